@@ -1,0 +1,16 @@
+//! Sans-io protocol code: bytes in, values out.
+//!
+//! Nothing here opens a socket, reads a clock, draws a random number or logs. Whatever a parser needs besides the
+//! bytes is an argument, so that every test is a table and every parser can be fuzzed as it is. Input comes from
+//! the network: it may be cut anywhere, and the answer is an error, never a panic. Only [`reader`] looks at raw
+//! offsets.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::cast_possible_truncation))]
+
+pub mod ice;
+pub mod query;
+pub mod reader;
+pub mod sdp;
+pub mod stream_url;
+pub mod stun;

@@ -1,0 +1,54 @@
+//! Replays the fuzz corpora, and inputs too large to keep as files, on the toolchain at hand.
+
+#[path = "../../../tests/fuzz/src/lib.rs"]
+pub mod fuzz;
+
+use std::{fs, path::Path};
+
+#[test]
+fn stun_corpus_holds() {
+    replay("stun", fuzz::stun);
+}
+
+#[test]
+fn sdp_answer_corpus_holds() {
+    replay("sdp_answer", fuzz::sdp_answer);
+}
+
+#[test]
+fn stream_url_corpus_holds() {
+    replay("stream_url", fuzz::stream_url);
+}
+
+#[test]
+fn demux_corpus_holds() {
+    replay("demux", fuzz::demux);
+    replay("stun", fuzz::demux);
+}
+
+#[test]
+fn a_message_of_the_largest_size_holds() {
+    let header = [0x00, 0x01, 0xFF, 0xFC, 0x21, 0x12, 0xA4, 0x42];
+    let empty_attributes = [0; 12 + 0xFFFC];
+    fuzz::stun(&[&header[..], &empty_attributes].concat());
+}
+
+#[test]
+fn a_line_of_a_megabyte_holds() {
+    let long = "x".repeat(1 << 20);
+    fuzz::sdp_answer(long.as_bytes());
+    fuzz::sdp_answer(format!("v=0\r\nm={long}").as_bytes());
+    fuzz::sdp_answer(format!("v=0\r\nm=audio\r\na=ice-ufrag:{long}\r\na=ice-pwd:{long}").as_bytes());
+    fuzz::sdp_answer(format!("v=0\r\nm=audio\r\n{}", "a=candidate:\n".repeat(1 << 16)).as_bytes());
+    fuzz::stream_url(format!("rtmp://h/{long}\n{long}").as_bytes());
+    fuzz::stream_url("/%2F".repeat(1 << 18).as_bytes());
+}
+
+fn replay(target: &str, run: fn(&[u8])) {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz/corpus").join(target);
+    let mut files = fs::read_dir(&corpus).expect("the corpus is in the repository").peekable();
+    assert!(files.peek().is_some(), "no input in {}", corpus.display());
+    for file in files {
+        run(&fs::read(file.expect("the corpus is readable").path()).expect("an input is a file"));
+    }
+}

@@ -1,0 +1,88 @@
+//! The HTTP servers of the proxy: registration, signalling, streams.
+//!
+//! [`system`], [`signalling`] and [`stream_http`] each make the router of one port; [`Server`] puts it on the network.
+
+use std::net::SocketAddr;
+
+use axum::response::{IntoResponse as _, Response};
+use http::header;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+mod body;
+mod error;
+pub mod resolve;
+mod server;
+pub mod signalling;
+pub mod status;
+pub mod stream_http;
+pub mod system;
+
+pub use body::BodyLimits;
+pub use error::ApiError;
+pub use server::Server;
+
+/// The name in `Server` headers.
+pub const SERVER: &str = concat!("srs-xproxy/", env!("CARGO_PKG_VERSION"));
+/// What health checks written for the Go proxy look for.
+const SIGNATURE: &str = "SRSProxy";
+
+/// The two ends of a connection; every request carries them as an extension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// Who connected.
+    pub peer: SocketAddr,
+    /// The address it connected to.
+    pub local: SocketAddr,
+}
+
+/// `/api/v1/versions` as the Go proxy answers it on the API ports.
+fn signature_members() -> Value {
+    json!({ "signature": SIGNATURE, "version": env!("CARGO_PKG_VERSION") })
+}
+
+/// `/api/v1/versions` as SRS, and the Go proxy on the stream port, answer it.
+fn srs_members() -> Value {
+    let number = |text: &str| text.parse::<u32>().expect("cargo checks versions");
+    json!({
+        "code": 0,
+        "pid": std::process::id().to_string(),
+        "data": {
+            "major": number(env!("CARGO_PKG_VERSION_MAJOR")),
+            "minor": number(env!("CARGO_PKG_VERSION_MINOR")),
+            "revision": number(env!("CARGO_PKG_VERSION_PATCH")),
+            "version": env!("CARGO_PKG_VERSION"),
+        }
+    })
+}
+
+fn json_answer(value: &impl Serialize) -> Response {
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::SERVER, SERVER)];
+    (headers, serde_json::to_string(value).expect("our answers are plain data")).into_response()
+}
+
+/// Requests to routers without a socket.
+#[cfg(test)]
+mod testing {
+    use axum::{Router, body::Body};
+    use http::{Request, StatusCode};
+    use http_body_util::BodyExt as _;
+    use hyper::service::Service as _;
+    use hyper_util::service::TowerToHyperService;
+
+    use super::*;
+
+    pub(super) async fn send(router: Router, request: Request<Body>) -> Response {
+        TowerToHyperService::new(router).call(request).await.expect("routers are infallible")
+    }
+
+    pub(super) async fn get(router: Router, path: &str) -> Response {
+        send(router, Request::get(path).body(Body::empty()).unwrap()).await
+    }
+
+    pub(super) async fn text(response: Response) -> (StatusCode, String) {
+        let status = response.status();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+}

@@ -1,0 +1,176 @@
+//! `PROXY_HTTP_API`: WHIP, WHEP and SRS's JSON API, passed to the stream's origin.
+//!
+//! An exchange goes through as it is, except for one thing: the candidates of the origin's answer become ours, and the
+//! [`SessionSink`] learns of the session before the client does.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    body::Body,
+    extract::State,
+    middleware::map_response,
+    response::{IntoResponse as _, Response},
+    routing::any,
+};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use ipnet::IpNet;
+use proxy_protocol::{ice::UfragPair, stream_url::StreamRules};
+use serde_json::Value;
+use tracing::info;
+
+use self::{candidate::Candidates, endpoint::Endpoint, forward::Forwarder};
+use super::{ApiError, BodyLimits, json_answer, resolve::Resolver, signature_members, srs_members};
+use crate::{
+    config::Config,
+    origin::{Origin, Registry},
+    session::SessionOffer,
+};
+
+mod answer;
+mod candidate;
+mod client_address;
+mod endpoint;
+mod exchange;
+mod forward;
+mod offer;
+
+/// Why a session cannot be had; the client is told to come back later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OfferError {
+    /// As many sessions as the proxy may have.
+    #[error("the proxy has as many sessions as it may")]
+    Full,
+    /// No source port towards the origin is free.
+    #[error("the proxy has no source port left towards the origin")]
+    PortsExhausted,
+    /// A live session has the same USERNAME.
+    #[error("another session has the same ufrags")]
+    DuplicateUfrag,
+    /// The origin registered no WebRTC endpoint, or there is no route to it.
+    #[error("the origin's WebRTC endpoint cannot be reached")]
+    Unreachable,
+    /// The proxy is about to end.
+    #[error("the proxy is stopping")]
+    Stopping,
+}
+
+/// Who keeps the sessions.
+#[async_trait::async_trait]
+pub trait SessionSink: Send + Sync + 'static {
+    /// Takes a session; its client is answered only after that.
+    async fn offered(&self, offer: SessionOffer) -> Result<(), OfferError>;
+    /// Ends a session that the origin has deleted.
+    async fn deleted(&self, ufrags: &UfragPair);
+    /// The origin of a session that lives.
+    fn origin_of(&self, ufrags: &UfragPair) -> Option<Arc<Origin>>;
+}
+
+/// What signalling works on.
+pub struct Signalling {
+    registry: Arc<dyn Registry>,
+    sink: Arc<dyn SessionSink>,
+    rules: StreamRules,
+    limits: BodyLimits,
+    trusted_proxies: Vec<IpNet>,
+    candidates: Candidates,
+    forwarder: Forwarder,
+}
+
+impl std::fmt::Debug for Signalling {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Signalling").field("candidates", &self.candidates).finish_non_exhaustive()
+    }
+}
+
+impl Signalling {
+    /// Signalling as configured; `webrtc_port` is the one that media arrives on.
+    pub fn new(
+        config: &Config,
+        webrtc_port: u16,
+        registry: Arc<dyn Registry>,
+        sink: Arc<dyn SessionSink>,
+        resolver: Arc<Resolver>,
+    ) -> Self {
+        let limits =
+            BodyLimits { size: config.signalling.body_limit, time: config.signalling.client_timeout };
+        Self {
+            registry,
+            sink,
+            rules: StreamRules {
+                vhosts: config.streams.vhosts.clone(),
+                go_compatible: config.streams.go_compatible,
+            },
+            limits,
+            trusted_proxies: config.trusted_proxies.clone(),
+            candidates: Candidates {
+                configured: config.webrtc.candidates.clone(),
+                allowed_hosts: config.webrtc.candidate_hosts.clone(),
+                bound: config.webrtc_server.ip.filter(|ip| !ip.is_unspecified()),
+                port: webrtc_port,
+                resolver,
+            },
+            forwarder: Forwarder::new(config.signalling.origin_timeout, limits.size),
+        }
+    }
+}
+
+/// Its routes.
+pub fn router(signalling: Signalling) -> Router {
+    Router::new()
+        .route("/api/v1/versions", any(versions))
+        .fallback(serve)
+        .layer(map_response(allow_all_origins))
+        .with_state(Arc::new(signalling))
+}
+
+async fn versions() -> Response {
+    let mut merged = srs_members();
+    if let (Value::Object(merged), Value::Object(more)) = (&mut merged, signature_members()) {
+        merged.extend(more);
+    }
+    json_answer(&merged)
+}
+
+async fn serve(
+    State(signalling): State<Arc<Signalling>>,
+    request: Request<Body>,
+) -> Result<Response, ApiError> {
+    if request.method() == Method::OPTIONS {
+        return Ok(StatusCode::OK.into_response());
+    }
+    let endpoint = Endpoint::of_path(request.uri().path()).ok_or(ApiError::NotFound(
+        "this server has /rtc/v1/whip/, /rtc/v1/whip-play/, /rtc/v1/whep/, /rtc/v1/publish/ and /rtc/v1/play/",
+    ))?;
+    let method = request.method().clone();
+    if ![Method::POST, Method::DELETE, Method::PATCH].contains(&method) {
+        return Err(ApiError::MethodNotAllowed);
+    }
+    let request = signalling.read(endpoint, request).await?;
+    let answered = match method {
+        Method::POST => signalling.negotiate(&request).await,
+        _ => signalling.change_session(&request).await,
+    };
+    if let Err(error) = &answered {
+        info!(%method, path = request.parts.uri.path(), %error, "signalling failed");
+    }
+    answered
+}
+
+/// Lets pages from anywhere use the API, and read where their session is.
+async fn allow_all_origins(mut response: Response) -> Response {
+    const ALLOWED: [(HeaderName, &str); 4] = [
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "*"),
+        // The wildcard does not cover Authorization (Fetch standard, CORS protocol).
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, "*, Authorization"),
+        (header::ACCESS_CONTROL_EXPOSE_HEADERS, "Location, ETag, Link, Retry-After, WWW-Authenticate"),
+    ];
+    for (name, value) in ALLOWED {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+//! Passes a client's request to an origin, and the answer back.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::{
+    body::{Body, Bytes},
+    response::Response,
+};
+use http::{HeaderValue, Method, Request, StatusCode, header, request::Parts};
+use proxy_protocol::{ice::UfragPair, query, sdp::Answer, stream_url::StreamKey};
+use tracing::{debug, warn};
+
+use super::{
+    ApiError, Signalling,
+    answer::OriginAnswer,
+    client_address::ClientAddress,
+    endpoint::Endpoint,
+    forward::{ForwardError, Outgoing},
+    offer::{self, Offer},
+};
+use crate::{
+    api::{Connection, body::read_request},
+    origin::{Origin, PickError},
+    session::SessionOffer,
+};
+
+/// A client's request, body read.
+pub(super) struct ClientRequest {
+    pub(super) endpoint: Endpoint,
+    pub(super) parts: Parts,
+    pub(super) body: Bytes,
+    pub(super) ends: Connection,
+    pub(super) client: ClientAddress,
+}
+
+impl ClientRequest {
+    pub(super) fn query(&self) -> &str {
+        self.parts.uri.query().unwrap_or_default()
+    }
+
+    fn host(&self) -> Option<&str> {
+        self.parts.headers.get(header::HOST)?.to_str().ok()
+    }
+
+    /// The session that a DELETE or PATCH is about, named as SRS does in its `Location`.
+    fn session(&self) -> Option<UfragPair> {
+        query::percent_decode(query::value(self.query(), "session")?).parse().ok()
+    }
+
+    fn outgoing(&self) -> Outgoing {
+        Outgoing::new(&self.parts, self.body.clone(), &self.client)
+    }
+}
+
+impl Signalling {
+    pub(super) async fn read(
+        &self,
+        endpoint: Endpoint,
+        request: Request<Body>,
+    ) -> Result<ClientRequest, ApiError> {
+        let (parts, body) = request.into_parts();
+        let ends =
+            *parts.extensions.get::<Connection>().expect("the server gives every request its connection");
+        let client = ClientAddress::new(ends.peer.ip().to_canonical(), &parts.headers, &self.trusted_proxies);
+        let body = read_request(body, self.limits).await?;
+        Ok(ClientRequest { endpoint, parts, body, ends, client })
+    }
+
+    /// An offer goes to the stream's origin; its answer comes back with our candidates.
+    pub(super) async fn negotiate(&self, request: &ClientRequest) -> Result<Response, ApiError> {
+        let offer = Offer::read(request, &self.rules)?;
+        let (origin, response) = self.send_to_stream(&offer.stream, &request.outgoing()).await?;
+        if ![StatusCode::OK, StatusCode::CREATED].contains(&response.status()) {
+            return Ok(response.map(Body::from));
+        }
+        let location = response.headers().get(header::LOCATION).cloned();
+        let accepted = self.accept(request, &offer, &origin, response).await;
+        if accepted.is_err() {
+            self.release(request, &origin, location).await;
+        }
+        accepted
+    }
+
+    async fn accept(
+        &self,
+        request: &ClientRequest,
+        offer: &Offer,
+        origin: &Arc<Origin>,
+        response: Response<Bytes>,
+    ) -> Result<Response, ApiError> {
+        const UNUSABLE: ApiError = ApiError::BadGateway("the origin's answer holds no usable SDP");
+        let (head, body) = response.into_parts();
+        let Some(answer) = OriginAnswer::read(request.endpoint, &body).map_err(|_| UNUSABLE)? else {
+            return Ok(Response::from_parts(head, body.into()));
+        };
+        let sdp = Answer::parse(&answer.sdp).map_err(|error| {
+            warn!(%error, origin = %origin.id, "origin's SDP answer cannot be used");
+            UNUSABLE
+        })?;
+        let local = request.ends.local.ip().to_canonical();
+        let ours = self.candidates.choose(request.query(), request.host(), local).await;
+        let session = SessionOffer {
+            stream: offer.stream.clone(),
+            origin: origin.clone(),
+            ufrags: UfragPair::new(sdp.ufrag(), &offer.ufrag),
+            pwd: sdp.pwd().clone(),
+            client_ip: request.client.ip,
+            role: offer.role,
+        };
+        self.sink.offered(session).await?;
+        Ok(Response::from_parts(head, answer.replace_sdp(&body, &sdp.with_candidates(&ours)).into()))
+    }
+
+    /// Deletes a session at its origin that no client will use.
+    async fn release(&self, request: &ClientRequest, origin: &Origin, location: Option<HeaderValue>) {
+        let (Some(api), Some(location)) = (origin.api, location) else { return };
+        let Some(outgoing) = request.outgoing().delete_of(&location) else { return };
+        if let Err(error) = self.forwarder.send(api, outgoing).await {
+            debug!(%error, origin = %origin.id, "session is left to the origin's time-out");
+        }
+    }
+
+    /// DELETE and PATCH concern a session, so they go where it is, which need not be where its stream would be picked.
+    pub(super) async fn change_session(&self, request: &ClientRequest) -> Result<Response, ApiError> {
+        let session = request.session();
+        let response = match session.as_ref().and_then(|ufrags| self.sink.origin_of(ufrags)) {
+            Some(origin) => self.send_to_origin(&origin, request.outgoing()).await?,
+            None => {
+                let stream = offer::stream_of_url(&request.parts, &self.rules)?;
+                self.send_to_stream(&stream, &request.outgoing()).await?.1
+            }
+        };
+        if let Some(session) = session
+            && request.parts.method == Method::DELETE
+            && response.status().is_success()
+        {
+            self.sink.deleted(&session).await;
+        }
+        Ok(response.map(Body::from))
+    }
+
+    /// Sends to the origin of `stream`; if it cannot be connected, to the next one, once.
+    async fn send_to_stream(
+        &self,
+        stream: &StreamKey,
+        outgoing: &Outgoing,
+    ) -> Result<(Arc<Origin>, Response<Bytes>), ApiError> {
+        let origin = self.pick(stream).await?;
+        match self.forwarder.send(api_of(&origin)?, outgoing.clone()).await {
+            Ok(response) => return Ok((origin, response)),
+            Err(ForwardError::Connect) => self.registry.report_failure(&origin.id).await,
+            Err(error) => return Err(error.into()),
+        }
+        let next = self.pick(stream).await?;
+        let response = self.send_to_origin(&next, outgoing.clone()).await?;
+        Ok((next, response))
+    }
+
+    async fn send_to_origin(&self, origin: &Origin, outgoing: Outgoing) -> Result<Response<Bytes>, ApiError> {
+        let sent = self.forwarder.send(api_of(origin)?, outgoing).await;
+        if matches!(sent, Err(ForwardError::Connect)) {
+            self.registry.report_failure(&origin.id).await;
+        }
+        Ok(sent?)
+    }
+
+    async fn pick(&self, stream: &StreamKey) -> Result<Arc<Origin>, ApiError> {
+        self.registry.pick(stream).await.map_err(|error| match error {
+            PickError::NoOrigin(_) => ApiError::Unavailable("no origin is up for this stream"),
+            PickError::Unavailable(reason) => {
+                warn!(%reason, "failed to pick an origin");
+                ApiError::Unavailable("the registry of origins is unavailable")
+            }
+        })
+    }
+}
+
+fn api_of(origin: &Origin) -> Result<SocketAddr, ApiError> {
+    if origin.rtc.is_none() {
+        return Err(ApiError::BadGateway("the origin of this stream has no WebRTC endpoint over UDP"));
+    }
+    origin.api.ok_or(ApiError::BadGateway("the origin of this stream has no HTTP API"))
+}

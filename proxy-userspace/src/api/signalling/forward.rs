@@ -1,0 +1,221 @@
+//! One HTTP exchange with an origin: the client's request as it is, except for what belongs to its connection.
+
+use std::{net::SocketAddr, time::Duration};
+
+use axum::{body::Bytes, response::Response};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header,
+    request::Parts,
+    uri::{PathAndQuery, Scheme},
+};
+use http_body_util::Full;
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use tokio::time::timeout;
+
+use super::{
+    ApiError,
+    client_address::{ClientAddress, X_FORWARDED_FOR, X_REAL_IP},
+};
+use crate::api::body;
+
+/// Sends requests to origins, each over a connection of its own: SRS closes it after every answer of this API.
+#[derive(Debug)]
+pub(super) struct Forwarder {
+    client: Client<HttpConnector, Full<Bytes>>,
+    deadline: Duration,
+    answer_limit: usize,
+}
+
+/// A request as an origin gets it.
+#[derive(Clone, Debug)]
+pub(super) struct Outgoing {
+    method: Method,
+    target: PathAndQuery,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ForwardError {
+    #[error("failed to connect to the origin")]
+    Connect,
+    #[error("the origin closed the connection without an answer")]
+    NoAnswer,
+    #[error("the origin did not answer in time")]
+    Timeout,
+    #[error("the origin's answer is too large")]
+    TooLarge,
+}
+
+impl From<ForwardError> for ApiError {
+    fn from(error: ForwardError) -> Self {
+        match error {
+            ForwardError::Connect => Self::BadGateway("the origin of this stream cannot be reached"),
+            ForwardError::NoAnswer => Self::BadGateway(
+                "the origin closed the connection without an answer; SRS does so when it cannot use an offer",
+            ),
+            ForwardError::Timeout => Self::GatewayTimeout,
+            ForwardError::TooLarge => Self::BadGateway("the origin's answer is too large"),
+        }
+    }
+}
+
+impl Outgoing {
+    /// The request of `client` with these parts.
+    pub(super) fn new(parts: &Parts, body: Bytes, client: &ClientAddress) -> Self {
+        let mut headers = parts.headers.clone();
+        remove_connection_headers(&mut headers);
+        // The answer is read here, so it must not be compressed.
+        headers.remove(header::ACCEPT_ENCODING);
+        headers.remove(header::EXPECT);
+        let value = |text: &str| HeaderValue::from_str(text).expect("addresses and commas are visible ASCII");
+        headers.insert(X_FORWARDED_FOR, value(&client.path));
+        headers.insert(X_REAL_IP, value(&client.ip.to_string()));
+        let root = PathAndQuery::from_static("/");
+        let target = parts.uri.path_and_query().cloned().unwrap_or(root);
+        Self { method: parts.method.clone(), target, headers, body }
+    }
+
+    /// The DELETE of the resource at `location`, by the same client.
+    pub(super) fn delete_of(mut self, location: &HeaderValue) -> Option<Self> {
+        let location = Uri::try_from(location.as_bytes()).ok()?;
+        self.target = location.path_and_query()?.clone();
+        self.method = Method::DELETE;
+        self.body = Bytes::new();
+        self.headers.remove(header::CONTENT_TYPE);
+        Some(self)
+    }
+
+    fn into_request(self, origin: SocketAddr) -> Request<Full<Bytes>> {
+        let uri =
+            Uri::builder().scheme(Scheme::HTTP).authority(origin.to_string()).path_and_query(self.target);
+        let mut request = Request::new(Full::new(self.body));
+        *request.method_mut() = self.method;
+        *request.uri_mut() = uri.build().expect("a socket address is an authority");
+        *request.headers_mut() = self.headers;
+        request
+    }
+}
+
+impl Forwarder {
+    /// Gives each exchange `deadline`, half of it for connecting, and takes answers up to `answer_limit` bytes.
+    pub(super) fn new(deadline: Duration, answer_limit: usize) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(deadline / 2));
+        connector.set_nodelay(true);
+        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+        Self { client, deadline, answer_limit }
+    }
+
+    /// Sends `outgoing` to `origin` and reads the whole answer.
+    pub(super) async fn send(
+        &self,
+        origin: SocketAddr,
+        outgoing: Outgoing,
+    ) -> Result<Response<Bytes>, ForwardError> {
+        let exchange = timeout(self.deadline, self.exchange(outgoing.into_request(origin))).await;
+        exchange.unwrap_or(Err(ForwardError::Timeout))
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, ForwardError> {
+        let answered = self.client.request(request).await;
+        let response = answered.map_err(|error| {
+            if error.is_connect() { ForwardError::Connect } else { ForwardError::NoAnswer }
+        })?;
+        let (mut head, body) = response.into_parts();
+        let body = body::read(body, self.answer_limit).await.map_err(|error| match error {
+            body::ReadError::TooLarge => ForwardError::TooLarge,
+            body::ReadError::Broken => ForwardError::NoAnswer,
+        })?;
+        remove_connection_headers(&mut head.headers);
+        Ok(Response::from_parts(head, body))
+    }
+}
+
+/// Removes what describes one connection alone (RFC 9110, section 7.6.1), and the length, which may change.
+fn remove_connection_headers(headers: &mut HeaderMap) {
+    const CONNECTION_HEADERS: [HeaderName; 8] = [
+        header::CONNECTION,
+        header::CONTENT_LENGTH,
+        header::PROXY_AUTHENTICATE,
+        header::PROXY_AUTHORIZATION,
+        header::TE,
+        header::TRAILER,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+    ];
+    let listed: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        // A client must not have the proxy drop what the proxy or SRS relies on.
+        .filter(|name| ![header::HOST, header::AUTHORIZATION, header::LOCATION].contains(name))
+        .collect();
+    for name in CONNECTION_HEADERS.iter().chain(&listed) {
+        headers.remove(name);
+    }
+    headers.remove("keep-alive");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outgoing(uri: &str, headers: &[(&'static str, &'static str)]) -> Outgoing {
+        let mut request = Request::post(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let client = ClientAddress { ip: [192, 0, 2, 1].into(), path: "192.0.2.1".into() };
+        Outgoing::new(&parts, Bytes::from_static(b"offer"), &client)
+    }
+
+    #[test]
+    fn headers_of_the_connection_stay_behind() {
+        let sent = outgoing(
+            "/rtc/v1/whip/",
+            &[
+                ("host", "edge.example"),
+                ("authorization", "Bearer t"),
+                ("content-length", "5"),
+                ("connection", "keep-alive, X-Private, Host"),
+                ("keep-alive", "timeout=5"),
+                ("x-private", "1"),
+                ("te", "trailers"),
+                ("accept-encoding", "gzip"),
+                ("x-forwarded-for", "10.9.9.9"),
+            ],
+        );
+        let mut names: Vec<_> = sent.headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["authorization", "host", "x-forwarded-for", "x-real-ip"]);
+        assert_eq!(sent.headers[X_FORWARDED_FOR], "192.0.2.1");
+    }
+
+    #[test]
+    fn path_and_query_keep_their_bytes() {
+        let target = "/rtc/v1/whip//x%2F/?app=a+b&session=q/+%2B:z&&stream=%e6";
+        let request = outgoing(target, &[]).into_request("[::1]:1985".parse().unwrap());
+        assert_eq!(request.uri().to_string(), format!("http://[::1]:1985{target}"));
+    }
+
+    #[test]
+    fn a_session_is_deleted_where_its_location_says() {
+        for location in ["/rtc/v1/whip/?session=a+b:c/d", "http://edge.example/rtc/v1/whip/?session=a+b:c/d"]
+        {
+            let sent = outgoing("/rtc/v1/whip/?app=live", &[]).delete_of(&location.parse().unwrap()).unwrap();
+            assert_eq!(
+                (sent.method, sent.target.as_str()),
+                (Method::DELETE, "/rtc/v1/whip/?session=a+b:c/d")
+            );
+            assert!(sent.body.is_empty());
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! What the proxy is doing, for operators and tools: `/api/v1/proxy/status` on the system API, and the switch that
+//! keeps media out of the kernel: `/api/v1/proxy/offload/off`.
+
+use axum::{
+    Router,
+    extract::State,
+    response::Response,
+    routing::{get, post},
+};
+use http::HeaderMap;
+use serde_json::json;
+
+use super::{ApiError, json_answer, signalling::OfferError, system::authorize};
+use crate::{config::Secret, control::Control};
+
+#[derive(Clone)]
+struct Status {
+    control: Control,
+    token: Option<Secret>,
+}
+
+/// Its routes; `token` is the bearer token they demand, if any.
+pub fn router(control: Control, token: Option<Secret>) -> Router {
+    Router::new()
+        .route("/api/v1/proxy/status", get(status))
+        .route("/api/v1/proxy/offload/on", post(offload_on))
+        .route("/api/v1/proxy/offload/off", post(offload_off))
+        .with_state(Status { control, token })
+}
+
+async fn status(State(status): State<Status>, headers: HeaderMap) -> Result<Response, ApiError> {
+    authorize(&headers, status.token.as_ref())?;
+    let snapshot = status.control.snapshot().await.ok_or(OfferError::Stopping)?;
+    Ok(json_answer(&snapshot))
+}
+
+async fn offload_on(state: State<Status>, headers: HeaderMap) -> Result<Response, ApiError> {
+    switch_offload(state, headers, true).await
+}
+
+async fn offload_off(state: State<Status>, headers: HeaderMap) -> Result<Response, ApiError> {
+    switch_offload(state, headers, false).await
+}
+
+async fn switch_offload(
+    State(status): State<Status>,
+    headers: HeaderMap,
+    on: bool,
+) -> Result<Response, ApiError> {
+    authorize(&headers, status.token.as_ref())?;
+    status.control.switch_offload(on).await;
+    Ok(json_answer(&json!({ "code": 0 })))
+}

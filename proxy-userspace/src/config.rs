@@ -1,0 +1,303 @@
+//! The only reader of `PROXY_*` variables, flags, `.env` and the TOML file: settings as typed become a checked [`Config`].
+//!
+//! Names, defaults and explanations are in one table, `config/settings.rs`; `docs/configuration.md` is made from it.
+
+use std::{env, fmt, fs, net::IpAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
+
+use ipnet::IpNet;
+
+pub use self::{
+    args::Command,
+    error::{ConfigError, ConfigErrors},
+    layers::{File, Layer, Layers, Values},
+    parse::ValueError,
+    values::{Listen, Secret},
+};
+
+mod args;
+mod check;
+#[cfg(test)]
+mod docs;
+mod env_file;
+mod error;
+mod layers;
+mod parse;
+mod settings;
+mod values;
+
+/// Reads what this process was told: its arguments, environment, `.env` and the TOML file they name. `--help` and
+/// `--version` are answered here and end the process.
+pub fn read() -> Result<(Command, Config), ConfigErrors> {
+    let (command, flags) = args::parse(env::args_os()).map_err(|error| ConfigErrors(vec![error]))?;
+    let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+    let mut layers = Layers {
+        flags,
+        environment: env::vars_os().map(|(name, value)| (lossy(name), lossy(value))).collect(),
+        env_file: fs::read(".env")
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default(),
+        file: None,
+    };
+    let mut errors = Vec::new();
+    layers.file =
+        layers.file_path().and_then(|path| read_file(path).map_err(|error| errors.push(error)).ok());
+    match Config::from_layers(&layers) {
+        Ok(config) if errors.is_empty() => return Ok((command, config)),
+        Ok(_) => {}
+        Err(ConfigErrors(others)) => errors.extend(others),
+    }
+    Err(ConfigErrors(errors))
+}
+
+fn read_file(path: PathBuf) -> Result<File, ConfigError> {
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(File { path, text }),
+        Err(error) => Err(ConfigError::File { path, reason: error.to_string() }),
+    }
+}
+
+/// Everything the proxy was told, checked; plain data from here on.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `PROXY_RTMP_SERVER`, TCP.
+    pub rtmp_server: Listen,
+    /// `PROXY_HTTP_SERVER`, TCP: HTTP-FLV/TS, HLS, static files.
+    pub http_server: Listen,
+    /// `PROXY_HTTP_API`, TCP: WHIP, WHEP and the legacy RTC API.
+    pub http_api: Listen,
+    /// `PROXY_WEBRTC_SERVER`, UDP.
+    pub webrtc_server: Listen,
+    /// `PROXY_SRT_SERVER`, UDP.
+    pub srt_server: Listen,
+    /// `PROXY_SYSTEM_API`, TCP: registration of origins, metrics.
+    pub system_api: Listen,
+    /// `PROXY_STATIC_FILES`.
+    pub static_files: PathBuf,
+    /// `PROXY_LOAD_BALANCER_TYPE`.
+    pub load_balancer: LoadBalancer,
+    /// `PROXY_REDIS_*`; read and checked, used when the load balancer is `redis`.
+    pub redis: Redis,
+    /// `PROXY_DEFAULT_BACKEND_*`, when enabled.
+    pub default_backend: Option<DefaultBackend>,
+    /// `PROXY_FORCE_QUIT_TIMEOUT`: the process exits this long after the first signal, whatever is left.
+    pub force_quit_timeout: Duration,
+    /// `PROXY_GRACE_QUIT_TIMEOUT`: how long a graceful stop may take.
+    pub grace_quit_timeout: Duration,
+    /// `GO_PPROF` is accepted for compatibility and ignored.
+    pub go_pprof: Option<String>,
+    /// Bearer token the registration API demands (`PROXY_HTTP_API_AUTH_*`).
+    pub registration_token: Option<Secret>,
+    /// How origins are watched.
+    pub origins: Origins,
+    /// How stream keys are formed.
+    pub streams: Streams,
+    /// `PROXY_TRUSTED_PROXIES`: peers whose X-Forwarded-For is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Signalling limits.
+    pub signalling: Signalling,
+    /// WebRTC media.
+    pub webrtc: Webrtc,
+    /// Source ports towards origins.
+    pub sources: Sources,
+    /// How packets are forwarded.
+    pub datapath: Datapath,
+    /// `PROXY_LOG_FORMAT`.
+    pub log_format: LogFormat,
+    /// `PROXY_LOG_LEVEL`: a `tracing` filter, default `info`.
+    pub log_level: String,
+    /// The settings that are not left to their defaults.
+    pub given: Vec<Given>,
+    /// What should be logged once logging works.
+    pub warnings: Vec<String>,
+}
+
+/// A setting somebody made, fit to be shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// The variable's name.
+    pub variable: &'static str,
+    /// The value, `***` for a secret.
+    pub value: String,
+    /// Where it was said.
+    pub layer: Layer,
+}
+
+impl Config {
+    /// Checks everything and reports everything that is wrong at once; reads nothing but `layers`.
+    pub fn from_layers(layers: &Layers) -> Result<Self, ConfigErrors> {
+        check::config(layers)
+    }
+
+    /// The configuration of an environment that holds these variables alone.
+    pub fn from_variables<'a>(
+        variables: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Self, ConfigErrors> {
+        let environment =
+            variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Self::from_layers(&Layers { environment, ..Layers::default() })
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::from_variables([]).expect("defaults are valid: a test reads them all")
+    }
+}
+
+impl fmt::Display for Config {
+    /// One line on where we listen, then one for each setting that somebody made.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "rtmp {}, http {}, api {}", self.rtmp_server, self.http_server, self.http_api)?;
+        write!(
+            f,
+            ", webrtc {}, srt {}, system api {}",
+            self.webrtc_server, self.srt_server, self.system_api
+        )?;
+        self.given.iter().try_for_each(|given| write!(f, "\n{given}"))
+    }
+}
+
+impl fmt::Display for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={} ({})", self.variable, self.value, self.layer)
+    }
+}
+
+/// `PROXY_LOAD_BALANCER_TYPE`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoadBalancer {
+    /// Registry in this process: one proxy.
+    Memory,
+    /// Registry in Redis: a fleet.
+    Redis,
+}
+
+/// `PROXY_REDIS_*`.
+#[derive(Clone, Debug)]
+pub struct Redis {
+    /// `PROXY_REDIS_HOST`.
+    pub host: String,
+    /// `PROXY_REDIS_PORT`.
+    pub port: u16,
+    /// `PROXY_REDIS_PASSWORD`.
+    pub password: Option<Secret>,
+    /// `PROXY_REDIS_DB`.
+    pub db: u32,
+    /// `PROXY_REDIS_KEY_PREFIX`.
+    pub key_prefix: String,
+}
+
+/// `PROXY_DEFAULT_BACKEND_*`: a static origin; endpoints are in the forms a registration may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DefaultBackend {
+    /// `PROXY_DEFAULT_BACKEND_IP`.
+    pub ip: String,
+    /// `PROXY_DEFAULT_BACKEND_RTMP`.
+    pub rtmp: String,
+    /// `PROXY_DEFAULT_BACKEND_HTTP`.
+    pub http: Option<String>,
+    /// `PROXY_DEFAULT_BACKEND_API`.
+    pub api: Option<String>,
+    /// `PROXY_DEFAULT_BACKEND_RTC`.
+    pub rtc: Option<String>,
+    /// `PROXY_DEFAULT_BACKEND_SRT`.
+    pub srt: Option<String>,
+}
+
+/// How origins are watched.
+#[derive(Clone, Copy, Debug)]
+pub struct Origins {
+    /// `PROXY_ORIGIN_SERVER_TTL`: life of a registration without a heartbeat, default 300 s.
+    pub ttl: Duration,
+    /// `PROXY_ORIGIN_PROBE_INTERVAL`: time between active probes, default 2 s; zero turns probing off.
+    pub probe_interval: Duration,
+    /// `PROXY_ORIGIN_PROBE_TIMEOUT`: deadline of one probe, default 1 s.
+    pub probe_timeout: Duration,
+    /// `PROXY_ORIGIN_PROBE_FAILURES`: failures in a row that make an origin down, default 2.
+    pub probe_failures: u32,
+    /// `PROXY_PICK_TTL`: how long an idle stream keeps its origin, default 120 s.
+    pub pick_ttl: Duration,
+}
+
+/// How stream keys are formed.
+#[derive(Clone, Debug, Default)]
+pub struct Streams {
+    /// `PROXY_VHOSTS`: real vhosts; every other host folds to `__defaultVhost__`.
+    pub vhosts: Vec<String>,
+    /// `PROXY_KEY_COMPAT=go`: form keys as the Go proxy does, for a mixed fleet.
+    pub go_compatible: bool,
+}
+
+/// Signalling limits.
+#[derive(Clone, Copy, Debug)]
+pub struct Signalling {
+    /// `PROXY_API_BODY_LIMIT`: largest request or answer body in bytes, default 64 KiB.
+    pub body_limit: usize,
+    /// `PROXY_API_ORIGIN_TIMEOUT`: deadline of one exchange with an origin, default 5 s.
+    pub origin_timeout: Duration,
+    /// `PROXY_API_CLIENT_TIMEOUT`: deadline for a client to send its request, default 10 s.
+    pub client_timeout: Duration,
+}
+
+/// WebRTC media.
+#[derive(Clone, Debug)]
+pub struct Webrtc {
+    /// `PROXY_WEBRTC_CANDIDATE`: addresses or names put into answers, instead of what the request's Host tells.
+    pub candidates: Vec<String>,
+    /// `PROXY_WEBRTC_CANDIDATE_HOSTS`: names a Host header may hold and be resolved, beside our own addresses.
+    pub candidate_hosts: Vec<String>,
+    /// `PROXY_WEBRTC_IDLE_TIMEOUT`: a session without a packet for this long ends, default 30 s.
+    pub idle_timeout: Duration,
+    /// `PROXY_WEBRTC_CONNECT_TIMEOUT`: a session without its first STUN request for this long ends, default 30 s.
+    pub connect_timeout: Duration,
+    /// `PROXY_MAX_SESSIONS`, default 100000.
+    pub max_sessions: usize,
+}
+
+/// Source ports towards origins.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// `PROXY_SOURCE_PORTS`, default `61000-65535`.
+    pub ports: RangeInclusive<u16>,
+    /// `PROXY_SOURCE_ADDRESSES`: addresses to send from; empty means the one the route to the origin prefers.
+    pub addresses: Vec<IpAddr>,
+    /// `PROXY_SOURCE_PORT_REST`: how long a freed port rests, default 45 s.
+    pub rest: Duration,
+}
+
+/// How packets are forwarded.
+#[derive(Clone, Debug)]
+pub struct Datapath {
+    /// `PROXY_DATAPATH`.
+    pub mode: DatapathMode,
+    /// `PROXY_REQUIRE_KERNEL`: refuse to start without a kernel engine.
+    pub require_kernel: bool,
+    /// `PROXY_INTERFACES`: attach to these alone; empty means the ones clients and origins are found on.
+    pub interfaces: Vec<String>,
+    /// `PROXY_MAX_FLOWS`: capacity of the kernel tables in flows, default 65536.
+    pub max_flows: u32,
+    /// `PROXY_RELAY_WORKERS`: userspace relay threads, default the number of CPUs, at most 8.
+    pub relay_workers: usize,
+}
+
+/// `PROXY_DATAPATH`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DatapathMode {
+    /// Native XDP where it is safe, else TC, else userspace.
+    Auto,
+    /// Native XDP, with TC for flows whose egress cannot take XDP frames.
+    Xdp,
+    /// TC alone.
+    Tc,
+    /// No kernel program.
+    Userspace,
+}
+
+/// `PROXY_LOG_FORMAT`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}

@@ -1,0 +1,272 @@
+//! Raw layers become a [`Config`]: every value is parsed, then values are compared with each other.
+
+use std::thread::available_parallelism;
+
+use super::{
+    Config, ConfigError, ConfigErrors, Datapath, DefaultBackend, Given, Layers, Listen, LoadBalancer,
+    Origins, Redis, Secret, Signalling, Sources, Streams, ValueError, Webrtc,
+    layers::Stack,
+    parse,
+    settings::{self as s, SETTINGS, Setting},
+};
+
+type Parsed<T> = Result<T, ValueError>;
+
+/// Reads every setting once, or tells everything that is wrong.
+pub(super) fn config(layers: &Layers) -> Result<Config, ConfigErrors> {
+    let mut errors = Vec::new();
+    let stack = Stack::new(layers, &mut errors);
+    let mut reader = Reader { stack, errors, srs_ports: false };
+    reader.srs_ports = reader.required(s::SRS_PORTS, parse::switch);
+    let config = reader.config();
+    reader.compare(&config);
+    if reader.errors.is_empty() { Ok(config) } else { Err(ConfigErrors(reader.errors)) }
+}
+
+/// Takes values off the layers and keeps what is wrong with them; in the place of a wrong value stands the default, so
+/// that reading goes on.
+struct Reader<'a> {
+    stack: Stack<'a>,
+    errors: Vec<ConfigError>,
+    srs_ports: bool,
+}
+
+impl Reader<'_> {
+    /// The value of a setting, or its default.
+    fn required<T>(&mut self, setting: Setting, parse: impl Fn(&str) -> Parsed<T>) -> T {
+        let given = self.optional_given(setting, &parse);
+        given.unwrap_or_else(|| {
+            parse(self.default(&setting)).expect("defaults are valid: a test reads them all")
+        })
+    }
+
+    /// The value of a setting, or its default, if there is either.
+    fn optional<T>(&mut self, setting: Setting, parse: impl Fn(&str) -> Parsed<T>) -> Option<T> {
+        match setting.default {
+            "" => self.optional_given(setting, parse),
+            _ => Some(self.required(setting, parse)),
+        }
+    }
+
+    fn list<T>(&mut self, setting: Setting, item: impl Fn(&str) -> Parsed<T>) -> Vec<T> {
+        self.optional(setting, |value| parse::list(value, &item)).unwrap_or_default()
+    }
+
+    fn optional_given<T>(&mut self, setting: Setting, parse: impl Fn(&str) -> Parsed<T>) -> Option<T> {
+        let (value, layer) = self.stack.lookup(&setting)?;
+        let refused = |reason| {
+            let value = setting.shown(value);
+            self.errors.push(ConfigError::Value { setting: setting.variable, value, layer, reason });
+        };
+        parse(value).map_err(refused).ok()
+    }
+
+    fn default(&self, setting: &Setting) -> &'static str {
+        let preset =
+            s::SRS_DEFAULTS.iter().find(|(variable, _)| self.srs_ports && *variable == setting.variable);
+        preset.map_or(setting.default, |(_, port)| port)
+    }
+
+    fn config(&mut self) -> Config {
+        Config {
+            rtmp_server: self.required(s::RTMP_SERVER, parse::listen),
+            http_server: self.required(s::HTTP_SERVER, parse::listen),
+            http_api: self.required(s::HTTP_API, parse::listen),
+            webrtc_server: self.required(s::WEBRTC_SERVER, parse::listen),
+            srt_server: self.required(s::SRT_SERVER, parse::listen),
+            system_api: self.required(s::SYSTEM_API, parse::listen),
+            static_files: self.required(s::STATIC_FILES, parse::text).into(),
+            trusted_proxies: self.list(s::TRUSTED_PROXIES, parse::net),
+            load_balancer: self.load_balancer(),
+            origins: self.origins(),
+            default_backend: self.default_backend(),
+            redis: self.redis(),
+            registration_token: self.registration_token(),
+            streams: self.streams(),
+            signalling: self.signalling(),
+            webrtc: self.webrtc(),
+            sources: self.sources(),
+            datapath: self.datapath(),
+            grace_quit_timeout: self.required(s::GRACE_QUIT_TIMEOUT, parse::duration),
+            force_quit_timeout: self.required(s::FORCE_QUIT_TIMEOUT, parse::duration),
+            log_format: self.required(s::LOG_FORMAT, parse::log_format),
+            log_level: self.required(s::LOG_LEVEL, parse::log_filter),
+            go_pprof: self.optional(s::GO_PPROF, parse::text),
+            given: self.given(),
+            warnings: self.warnings(),
+        }
+    }
+
+    fn load_balancer(&mut self) -> LoadBalancer {
+        let kind = self.required(s::LOAD_BALANCER_TYPE, parse::load_balancer);
+        if kind == LoadBalancer::Redis {
+            self.errors.push(ConfigError::NoRedis { setting: s::LOAD_BALANCER_TYPE.variable });
+        }
+        kind
+    }
+
+    fn origins(&mut self) -> Origins {
+        Origins {
+            ttl: self.required(s::ORIGIN_SERVER_TTL, parse::positive),
+            probe_interval: self.required(s::ORIGIN_PROBE_INTERVAL, parse::duration),
+            probe_timeout: self.required(s::ORIGIN_PROBE_TIMEOUT, parse::positive),
+            probe_failures: self.required(s::ORIGIN_PROBE_FAILURES, parse::number(1..=1000)),
+            pick_ttl: self.required(s::PICK_TTL, parse::positive),
+        }
+    }
+
+    /// Endpoints are looked at only when they are used, as in the Go proxy.
+    fn default_backend(&mut self) -> Option<DefaultBackend> {
+        let enabled = self.required(s::DEFAULT_BACKEND_ENABLED, parse::switch);
+        enabled.then(|| DefaultBackend {
+            ip: self.required(s::DEFAULT_BACKEND_IP, parse::host),
+            rtmp: self.required(s::DEFAULT_BACKEND_RTMP, parse::endpoint),
+            http: self.optional(s::DEFAULT_BACKEND_HTTP, parse::endpoint),
+            api: self.optional(s::DEFAULT_BACKEND_API, parse::endpoint),
+            rtc: self.optional(s::DEFAULT_BACKEND_RTC, parse::endpoint),
+            srt: self.optional(s::DEFAULT_BACKEND_SRT, parse::endpoint),
+        })
+    }
+
+    fn redis(&mut self) -> Redis {
+        Redis {
+            host: self.required(s::REDIS_HOST, parse::host),
+            port: self.required(s::REDIS_PORT, parse::number(1..=u16::MAX)),
+            password: self.optional(s::REDIS_PASSWORD, parse::text).map(Secret::new),
+            db: self.required(s::REDIS_DB, parse::number(0..=u32::MAX)),
+            key_prefix: self.optional(s::REDIS_KEY_PREFIX, parse::text).unwrap_or_default(),
+        }
+    }
+
+    fn registration_token(&mut self) -> Option<Secret> {
+        if !self.required(s::HTTP_API_AUTH_ENABLED, parse::switch) {
+            return None;
+        }
+        match self.needed_for_auth(s::HTTP_API_AUTH_TYPE) {
+            Some(kind) if kind != "bearer" => {
+                self.errors
+                    .push(ConfigError::AuthType { setting: s::HTTP_API_AUTH_TYPE.variable, value: kind });
+            }
+            Some(_) | None => {}
+        }
+        self.needed_for_auth(s::HTTP_API_AUTH_TOKEN).map(Secret::new)
+    }
+
+    fn needed_for_auth(&mut self, setting: Setting) -> Option<String> {
+        let value = self.optional(setting, parse::text);
+        if value.is_none() {
+            let because = "PROXY_HTTP_API_AUTH_ENABLED is on";
+            self.errors.push(ConfigError::Missing { setting: setting.variable, because });
+        }
+        value
+    }
+
+    fn streams(&mut self) -> Streams {
+        Streams {
+            vhosts: self.list(s::VHOSTS, parse::host),
+            go_compatible: self.optional(s::KEY_COMPAT, parse::key_compat).unwrap_or(false),
+        }
+    }
+
+    fn signalling(&mut self) -> Signalling {
+        Signalling {
+            body_limit: self.required(s::API_BODY_LIMIT, parse::number(1024..=64 << 20)),
+            origin_timeout: self.required(s::API_ORIGIN_TIMEOUT, parse::positive),
+            client_timeout: self.required(s::API_CLIENT_TIMEOUT, parse::positive),
+        }
+    }
+
+    fn webrtc(&mut self) -> Webrtc {
+        Webrtc {
+            candidates: self.list(s::WEBRTC_CANDIDATE, parse::host),
+            candidate_hosts: self.list(s::WEBRTC_CANDIDATE_HOSTS, parse::host),
+            idle_timeout: self.required(s::WEBRTC_IDLE_TIMEOUT, parse::positive),
+            connect_timeout: self.required(s::WEBRTC_CONNECT_TIMEOUT, parse::positive),
+            max_sessions: self.required(s::MAX_SESSIONS, parse::number(1..=10_000_000)),
+        }
+    }
+
+    fn sources(&mut self) -> Sources {
+        Sources {
+            ports: self.required(s::SOURCE_PORTS, parse::source_ports),
+            addresses: self.list(s::SOURCE_ADDRESSES, parse::ip),
+            rest: self.required(s::SOURCE_PORT_REST, parse::duration),
+        }
+    }
+
+    fn datapath(&mut self) -> Datapath {
+        let cpus = || available_parallelism().map_or(1, |cpus| cpus.get().min(8));
+        Datapath {
+            mode: self.required(s::DATAPATH, parse::datapath_mode),
+            require_kernel: self.required(s::REQUIRE_KERNEL, parse::switch),
+            interfaces: self.list(s::INTERFACES, parse::interface),
+            max_flows: self.required(s::MAX_FLOWS, parse::number(1..=16 << 20)),
+            relay_workers: self.optional(s::RELAY_WORKERS, parse::number(1..=256)).unwrap_or_else(cpus),
+        }
+    }
+
+    fn given(&self) -> Vec<Given> {
+        let given = |setting: &Setting| {
+            let (value, layer) = self.stack.lookup(setting)?;
+            Some(Given { variable: setting.variable, value: setting.shown(value), layer })
+        };
+        SETTINGS.iter().filter_map(given).collect()
+    }
+
+    fn warnings(&mut self) -> Vec<String> {
+        let mut warnings = self.stack.unknown_variables();
+        let is_given = |setting: Setting| self.stack.lookup(&setting).is_some();
+        if is_given(s::GO_PPROF) {
+            warnings.push("GO_PPROF is ignored: there is no Go run time to profile".to_owned());
+        }
+        if is_given(s::HTTP_API_AUTH_TOKEN) && !is_given(s::HTTP_API_AUTH_ENABLED) {
+            let (token, switch) = (s::HTTP_API_AUTH_TOKEN.variable, s::HTTP_API_AUTH_ENABLED.variable);
+            warnings.push(format!("{token} has no effect: {switch} is not set, registration is open"));
+        }
+        warnings
+    }
+
+    fn compare(&mut self, config: &Config) {
+        let tcp = [
+            (s::RTMP_SERVER, config.rtmp_server),
+            (s::HTTP_SERVER, config.http_server),
+            (s::HTTP_API, config.http_api),
+            (s::SYSTEM_API, config.system_api),
+        ];
+        let udp = [(s::WEBRTC_SERVER, config.webrtc_server), (s::SRT_SERVER, config.srt_server)];
+        self.find_port_clashes("TCP", &tcp);
+        self.find_port_clashes("UDP", &udp);
+        self.find_source_port_clashes(&udp, config);
+    }
+
+    fn find_port_clashes(&mut self, protocol: &'static str, listeners: &[(Setting, Listen)]) {
+        for (at, (first, a)) in listeners.iter().enumerate() {
+            for (second, b) in &listeners[at + 1..] {
+                if a.clashes_with(b) && self.is_read(first) && self.is_read(second) {
+                    let (first, second) = (first.variable, second.variable);
+                    self.errors.push(ConfigError::PortClash { first, second, protocol, port: a.port });
+                }
+            }
+        }
+    }
+
+    fn find_source_port_clashes(&mut self, listeners: &[(Setting, Listen)], config: &Config) {
+        for (setting, listen) in listeners {
+            let clashes = config.sources.ports.contains(&listen.port);
+            if clashes && self.is_read(setting) && self.is_read(&s::SOURCE_PORTS) {
+                let (setting, ports) = (setting.variable, s::SOURCE_PORTS.variable);
+                self.errors.push(ConfigError::SourcePortClash { setting, port: listen.port, ports });
+            }
+        }
+    }
+
+    /// Whether a setting has the value it was given, not the default in the place of a wrong one.
+    fn is_read(&self, wanted: &Setting) -> bool {
+        let refused =
+            |e: &ConfigError| matches!(e, ConfigError::Value { setting, .. } if *setting == wanted.variable);
+        !self.errors.iter().any(refused)
+    }
+}
+
+#[cfg(test)]
+mod tests;

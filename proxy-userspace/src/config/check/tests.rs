@@ -1,0 +1,274 @@
+use std::{path::PathBuf, time::Duration};
+
+use super::*;
+use crate::config::{DatapathMode, File, LogFormat, Values};
+
+#[test]
+fn defaults_are_those_of_the_go_proxy() {
+    let config = Config::default();
+    let ports = [
+        config.rtmp_server,
+        config.http_server,
+        config.http_api,
+        config.webrtc_server,
+        config.srt_server,
+        config.system_api,
+    ];
+    assert_eq!(ports.map(|listen| listen.port), [11935, 18080, 11985, 18000, 20080, 12025]);
+    assert!(ports.iter().all(|listen| listen.ip.is_none()));
+    assert_eq!(config.static_files, PathBuf::from("../trunk/research"));
+    assert_eq!(config.load_balancer, LoadBalancer::Memory);
+    assert_eq!((config.redis.host.as_str(), config.redis.port, config.redis.db), ("127.0.0.1", 6379, 0));
+    assert_eq!(config.default_backend, None);
+    assert_eq!(config.registration_token, None);
+    assert_eq!(config.grace_quit_timeout, Duration::from_secs(20));
+    assert_eq!(config.force_quit_timeout, Duration::from_secs(30));
+    assert_eq!(config.origins.ttl, Duration::from_secs(300));
+}
+
+#[test]
+fn defaults_of_our_own_are_as_documented() {
+    let config = Config::default();
+    assert_eq!(config.sources.ports, 61000..=65535);
+    assert_eq!(config.sources.rest, Duration::from_secs(45));
+    assert_eq!(config.signalling.body_limit, 64 * 1024);
+    assert_eq!(config.webrtc.max_sessions, 100_000);
+    assert_eq!(config.datapath.mode, DatapathMode::Auto);
+    assert_eq!(config.datapath.max_flows, 65536);
+    assert!((1..=8).contains(&config.datapath.relay_workers));
+    assert_eq!(config.log_format, LogFormat::Text);
+    assert_eq!((config.given, config.warnings), (vec![], vec![]));
+}
+
+#[test]
+fn the_strongest_layer_counts() {
+    let mut layers = Layers {
+        flags: values(&[("PROXY_RTMP_SERVER", "1")]),
+        environment: values(&[("PROXY_RTMP_SERVER", "2")]),
+        env_file: "PROXY_RTMP_SERVER=3".to_owned(),
+        file: Some(toml("rtmp_server = 4")),
+    };
+    assert_eq!(rtmp_port(&layers), 1);
+    layers.flags.clear();
+    assert_eq!(rtmp_port(&layers), 2);
+    layers.environment.clear();
+    assert_eq!(rtmp_port(&layers), 3);
+    layers.env_file.clear();
+    assert_eq!(rtmp_port(&layers), 4);
+    layers.file = None;
+    assert_eq!(rtmp_port(&layers), 11935);
+}
+
+#[test]
+fn an_empty_value_is_no_value_in_any_layer() {
+    let layers = Layers {
+        flags: values(&[("PROXY_RTMP_SERVER", "")]),
+        environment: values(&[("PROXY_RTMP_SERVER", " "), ("PROXY_STATIC_FILES", "")]),
+        env_file: "PROXY_RTMP_SERVER=\n".to_owned(),
+        file: Some(toml("rtmp_server = ''")),
+    };
+    assert_eq!(rtmp_port(&layers), 11935);
+    assert_eq!(read(&layers).static_files, PathBuf::from("../trunk/research"));
+}
+
+#[test]
+fn every_error_is_reported_at_once() {
+    let layers = Layers {
+        flags: values(&[("PROXY_RTMP_SERVER", "x")]),
+        environment: values(&[("PROXY_LOAD_BALANCER_TYPE", "consul"), ("PROXY_ORIGIN_SERVER_TTL", "0s")]),
+        env_file: "PROXY_SOURCE_PORTS=1-2".to_owned(),
+        file: Some(toml("datapath = 'fast'\nrtmp_sever = 1\nhttp_api = 1.5")),
+    };
+    let errors = Config::from_layers(&layers).expect_err("everything is wrong");
+    let text = errors.to_string();
+    for expected in [
+        "PROXY_RTMP_SERVER: \"x\" (command line) is not a port",
+        "PROXY_LOAD_BALANCER_TYPE: \"consul\" (environment) is not one of `memory`, `redis`",
+        "PROXY_ORIGIN_SERVER_TTL: \"0s\" (environment) must be positive",
+        "PROXY_SOURCE_PORTS: \"1-2\" (.env) reaches below port 1024",
+        "PROXY_DATAPATH: \"fast\" (configuration file) is not one of",
+        "proxy.toml: unknown key \"rtmp_sever\"; did you mean \"rtmp_server\"?",
+        "proxy.toml: \"http_api\" must be a string",
+    ] {
+        assert!(text.contains(expected), "{expected:?} in {text}");
+    }
+    assert_eq!(errors.0.len(), 7, "{text}");
+}
+
+#[test]
+fn secrets_are_never_shown() {
+    let variables = [
+        ("PROXY_REDIS_PASSWORD", "hunter2"),
+        ("PROXY_HTTP_API_AUTH_ENABLED", "on"),
+        ("PROXY_HTTP_API_AUTH_TYPE", "bearer"),
+        ("PROXY_HTTP_API_AUTH_TOKEN", "hunter2"),
+    ];
+    let config = Config::from_variables(variables).expect("valid");
+    for text in [config.to_string(), format!("{config:?}")] {
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+    assert!(config.to_string().contains("PROXY_REDIS_PASSWORD=*** (environment)"));
+    assert_eq!(config.redis.password.as_ref().map(Secret::expose), Some("hunter2"));
+    assert_eq!(config.registration_token.as_ref().map(Secret::expose), Some("hunter2"));
+}
+
+#[test]
+fn a_broken_file_is_reported_without_its_text() {
+    let layers =
+        Layers { file: Some(toml("rtmp_server = 1\nredis_password = 'hunter2")), ..Layers::default() };
+    let text = format!("{:?} {}", layers, Config::from_layers(&layers).expect_err("unclosed quote"));
+    assert!(text.contains("failed to read proxy.toml: line 2"), "{text}");
+    assert!(!text.contains("hunter2"), "{text}");
+}
+
+#[test]
+fn toml_values_are_those_of_variables() {
+    let text = "rtmp_server = '10.0.0.1:1935'\nrequire_kernel = true\nvhosts = ['a.example', 'b.example']\nredis_db = 3";
+    let config = read(&Layers { file: Some(toml(text)), ..Layers::default() });
+    assert_eq!(config.rtmp_server.to_string(), "10.0.0.1:1935");
+    assert!(config.datapath.require_kernel);
+    assert_eq!(config.streams.vhosts, ["a.example", "b.example"]);
+    assert_eq!(config.redis.db, 3);
+}
+
+#[test]
+fn the_file_cannot_name_another_file() {
+    let layers = Layers { file: Some(toml("config = 'other.toml'")), ..Layers::default() };
+    let errors = Config::from_layers(&layers).expect_err("no such key");
+    assert!(matches!(errors.0.as_slice(), [ConfigError::UnknownKey { .. }]), "{errors}");
+}
+
+#[test]
+fn srs_ports_replace_defaults_and_nothing_else() {
+    let config = variables(&[("PROXY_SRS_PORTS", "on"), ("PROXY_HTTP_SERVER", "18080")]);
+    assert_eq!(
+        config.to_string().lines().next(),
+        Some("rtmp :1935, http :18080, api :1985, webrtc :8000, srt :10080, system api :12025")
+    );
+}
+
+#[test]
+fn listeners_of_one_protocol_share_no_port() {
+    refuses(
+        &[("PROXY_RTMP_SERVER", "18080")],
+        "PROXY_RTMP_SERVER and PROXY_HTTP_SERVER: both listen on TCP port 18080",
+    );
+    refuses(
+        &[("PROXY_SRT_SERVER", "127.0.0.1:18000")],
+        "PROXY_WEBRTC_SERVER and PROXY_SRT_SERVER: both listen on UDP",
+    );
+    variables(&[("PROXY_WEBRTC_SERVER", "11935")]);
+    variables(&[("PROXY_RTMP_SERVER", "0"), ("PROXY_HTTP_SERVER", "0")]);
+    variables(&[("PROXY_RTMP_SERVER", "10.0.0.1:1935"), ("PROXY_HTTP_SERVER", "10.0.0.2:1935")]);
+    variables(&[("PROXY_RTMP_SERVER", "[::1]:1935"), ("PROXY_HTTP_SERVER", "127.0.0.1:1935")]);
+}
+
+#[test]
+fn a_wrong_value_is_not_compared() {
+    let errors = Config::from_variables([("PROXY_RTMP_SERVER", "x"), ("PROXY_HTTP_SERVER", "11935")]);
+    assert_eq!(errors.expect_err("not a port").0.len(), 1);
+}
+
+#[test]
+fn listeners_stay_out_of_the_source_ports() {
+    refuses(&[("PROXY_WEBRTC_SERVER", "61000")], "PROXY_WEBRTC_SERVER: port 61000 lies in the source ports");
+    variables(&[("PROXY_WEBRTC_SERVER", "61000"), ("PROXY_SOURCE_PORTS", "62000-65535")]);
+    variables(&[("PROXY_RTMP_SERVER", "61000")]);
+}
+
+#[test]
+fn authentication_needs_type_and_token() {
+    let on = ("PROXY_HTTP_API_AUTH_ENABLED", "on");
+    refuses(&[on], "PROXY_HTTP_API_AUTH_TYPE: must be set when PROXY_HTTP_API_AUTH_ENABLED is on");
+    refuses(&[on, ("PROXY_HTTP_API_AUTH_TYPE", "bearer")], "PROXY_HTTP_API_AUTH_TOKEN: must be set");
+    let basic = [on, ("PROXY_HTTP_API_AUTH_TYPE", "basic"), ("PROXY_HTTP_API_AUTH_TOKEN", "t")];
+    refuses(&basic, "PROXY_HTTP_API_AUTH_TYPE: \"basic\" is not supported; `bearer` is");
+    let off = variables(&[("PROXY_HTTP_API_AUTH_TOKEN", "t")]);
+    assert_eq!(off.registration_token, None);
+    assert!(off.warnings[0].contains("registration is open"), "{:?}", off.warnings);
+}
+
+#[test]
+fn redis_is_refused_in_this_build() {
+    refuses(
+        &[("PROXY_LOAD_BALANCER_TYPE", "redis")],
+        "redis registry is not available in this build; use memory",
+    );
+    refuses(
+        &[("PROXY_REDIS_DB", "x")],
+        "PROXY_REDIS_DB: \"x\" (environment) is not a whole number from 0 to 4294967295",
+    );
+}
+
+#[test]
+fn the_static_origin_has_no_http_unless_told() {
+    let on = ("PROXY_DEFAULT_BACKEND_ENABLED", "on");
+    let backend = variables(&[on]).default_backend.expect("enabled");
+    assert_eq!((backend.ip.as_str(), backend.rtmp.as_str(), backend.http), ("127.0.0.1", "1935", None));
+    let endpoints = [backend.api, backend.rtc, backend.srt].map(Option::unwrap_or_default);
+    assert_eq!(endpoints, ["1985", "8000", "10080"]);
+    refuses(
+        &[on, ("PROXY_DEFAULT_BACKEND_RTC", "x")],
+        "PROXY_DEFAULT_BACKEND_RTC: \"x\" (environment) is not an endpoint",
+    );
+    variables(&[("PROXY_DEFAULT_BACKEND_RTC", "x")]);
+}
+
+#[test]
+fn unknown_variables_are_warned_of_and_foreign_ones_are_not() {
+    let mut layers = Layers { env_file: "PROXY_RTC_SERVER=1".to_owned(), ..Layers::default() };
+    layers.environment = values(&[("PROXY_WEBRTC_SEVER", "8000"), ("HOME", "/"), ("GO_PPROF", ":6060")]);
+    let warnings = read(&layers).warnings;
+    assert_eq!(
+        warnings[0],
+        "unknown variable PROXY_WEBRTC_SEVER (environment) is ignored; did you mean PROXY_WEBRTC_SERVER?"
+    );
+    assert!(warnings[1].starts_with("unknown variable PROXY_RTC_SERVER (.env)"), "{warnings:?}");
+    assert!(warnings[2].starts_with("GO_PPROF is ignored"), "{warnings:?}");
+    assert_eq!(warnings.len(), 3);
+}
+
+#[test]
+fn the_file_is_named_by_any_stronger_layer() {
+    let layers = Layers { env_file: "export PROXY_CONFIG='a b.toml' # c".to_owned(), ..Layers::default() };
+    assert_eq!(layers.file_path(), Some(PathBuf::from("a b.toml")));
+    let layers = Layers { flags: values(&[("PROXY_CONFIG", "c.toml")]), ..layers };
+    assert_eq!(layers.file_path(), Some(PathBuf::from("c.toml")));
+    assert_eq!(Layers::default().file_path(), None);
+}
+
+#[test]
+fn every_default_passes_every_check_under_both_presets() {
+    for preset in ["on", "off"] {
+        variables(&[("PROXY_SRS_PORTS", preset), ("PROXY_DEFAULT_BACKEND_ENABLED", "on")]);
+    }
+}
+
+#[track_caller]
+fn refuses(variables: &[(&str, &str)], expected: &str) {
+    let errors = Config::from_variables(variables.iter().copied()).expect_err(expected).to_string();
+    assert!(errors.contains(expected), "{expected:?} in {errors}");
+}
+
+#[track_caller]
+fn variables(variables: &[(&str, &str)]) -> Config {
+    Config::from_variables(variables.iter().copied()).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+#[track_caller]
+fn read(layers: &Layers) -> Config {
+    Config::from_layers(layers).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+#[track_caller]
+fn rtmp_port(layers: &Layers) -> u16 {
+    read(layers).rtmp_server.port
+}
+
+fn values(pairs: &[(&str, &str)]) -> Values {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn toml(text: &str) -> File {
+    File { path: "proxy.toml".into(), text: text.to_owned() }
+}

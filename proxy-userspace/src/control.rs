@@ -1,0 +1,259 @@
+//! The control loop: turns what I/O tasks report into events, applies them, performs what follows.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use proxy_protocol::{ice::UfragPair, stream_url::StreamKey};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::MissedTickBehavior,
+};
+
+use crate::{
+    api::signalling::{OfferError, SessionSink},
+    executor::{Executor, OriginsByUfrags},
+    net::route::preferred_source,
+    origin::{Origin, OriginEvent, Registry},
+    proxy::{Event, Proxy, Refusal},
+    session::{SessionId, SessionOffer},
+};
+
+pub mod snapshot;
+
+use snapshot::{Snapshot, Totals};
+
+/// Installs, connect time-outs.
+const TICK: Duration = Duration::from_millis(50);
+/// Counters, idleness, proof of offload, next hops.
+const LOOK: Duration = Duration::from_secs(1);
+/// Streams in use keep their origin.
+const REFRESH: Duration = Duration::from_secs(20);
+/// Events the loop may be behind by; a worker that finds it full drops and counts.
+pub const EVENT_QUEUE: usize = 8192;
+const COMMAND_QUEUE: usize = 1024;
+
+/// What other tasks ask of the loop.
+#[derive(Debug)]
+enum Command {
+    Offer {
+        offer: Box<SessionOffer>,
+        media: SocketAddr,
+        sources: Arc<[IpAddr]>,
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    },
+    Deleted(UfragPair),
+    Snapshot(oneshot::Sender<Snapshot>),
+    SwitchOffload(bool),
+    Stop(oneshot::Sender<()>),
+}
+
+/// A handle on the control loop.
+#[derive(Clone, Debug)]
+pub struct Control {
+    commands: mpsc::Sender<Command>,
+    origins: OriginsByUfrags,
+    source_addresses: Arc<[IpAddr]>,
+    totals: watch::Receiver<Totals>,
+}
+
+/// The loop, ready to run.
+#[derive(Debug)]
+pub struct ControlLoop {
+    proxy: Proxy,
+    executor: Executor,
+    commands: mpsc::Receiver<Command>,
+    next_session: u64,
+    totals: watch::Sender<Totals>,
+}
+
+impl Control {
+    /// Makes the loop and a handle on it; `source_addresses` empty means the one each route prefers.
+    pub fn new(
+        proxy: Proxy,
+        executor: Executor,
+        origins: OriginsByUfrags,
+        source_addresses: &[IpAddr],
+    ) -> (Self, ControlLoop) {
+        let (sender, commands) = mpsc::channel(COMMAND_QUEUE);
+        let (totals, latest) = watch::channel(Totals::default());
+        let control =
+            Self { commands: sender, origins, source_addresses: source_addresses.into(), totals: latest };
+        (control, ControlLoop { proxy, executor, commands, next_session: 1, totals })
+    }
+
+    /// The totals, renewed every second.
+    pub fn totals(&self) -> watch::Receiver<Totals> {
+        self.totals.clone()
+    }
+
+    /// Everything, for people.
+    pub async fn snapshot(&self) -> Option<Snapshot> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Snapshot(reply)).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// Allows or forbids flows in the kernel; forbidding returns every session to userspace at once.
+    pub async fn switch_offload(&self, on: bool) {
+        // A loop that ended has no sessions.
+        let _stopped = self.commands.send(Command::SwitchOffload(on)).await;
+    }
+
+    /// Ends every session and the loop.
+    pub async fn stop(&self) {
+        let (reply, answer) = oneshot::channel();
+        if self.commands.send(Command::Stop(reply)).await.is_ok() {
+            // An error means that the loop ended by itself.
+            let _ended = answer.await;
+        }
+    }
+
+    async fn offer(&self, offer: SessionOffer) -> Result<(), OfferError> {
+        let media = offer.origin.rtc.ok_or(OfferError::Unreachable)?;
+        let sources = self.sources(media).map_err(|_| OfferError::Unreachable)?;
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Offer { offer: Box::new(offer), media, sources, reply };
+        self.commands.send(command).await.map_err(|_| OfferError::Stopping)?;
+        Ok(answer.await.map_err(|_| OfferError::Stopping)??)
+    }
+
+    fn sources(&self, media: SocketAddr) -> io::Result<Arc<[IpAddr]>> {
+        let same_family: Vec<IpAddr> =
+            self.source_addresses.iter().copied().filter(|ip| ip.is_ipv4() == media.is_ipv4()).collect();
+        if same_family.is_empty() { Ok([preferred_source(media)?].into()) } else { Ok(same_family.into()) }
+    }
+}
+
+#[async_trait::async_trait]
+impl SessionSink for Control {
+    async fn offered(&self, offer: SessionOffer) -> Result<(), OfferError> {
+        self.offer(offer).await
+    }
+
+    async fn deleted(&self, ufrags: &UfragPair) {
+        // A loop that ended has no sessions.
+        let _stopped = self.commands.send(Command::Deleted(ufrags.clone())).await;
+    }
+
+    fn origin_of(&self, ufrags: &UfragPair) -> Option<Arc<Origin>> {
+        self.origins.read().get(ufrags).cloned()
+    }
+}
+
+impl From<Refusal> for OfferError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Full => Self::Full,
+            Refusal::PortsExhausted => Self::PortsExhausted,
+            Refusal::DuplicateUfrag => Self::DuplicateUfrag,
+        }
+    }
+}
+
+impl ControlLoop {
+    /// Runs until it is stopped.
+    pub async fn run(
+        mut self,
+        mut events: mpsc::Receiver<Event>,
+        mut origins: mpsc::UnboundedReceiver<OriginEvent>,
+        registry: Arc<dyn Registry>,
+    ) {
+        let mut tick = every(TICK);
+        let mut look = every(LOOK);
+        let mut refresh = every(REFRESH);
+        loop {
+            tokio::select! {
+                Some(event) = events.recv() => self.handle(event).await,
+                Some(event) = origins.recv() => self.origin_changed(event).await,
+                command = self.commands.recv() => match command {
+                    Some(Command::Stop(reply)) => {
+                        self.handle(Event::Shutdown).await;
+                        // Whoever asked may have given up waiting.
+                        let _gone = reply.send(());
+                        return;
+                    }
+                    Some(command) => self.obey(command).await,
+                    None => return,
+                },
+                _ = tick.tick() => self.handle(Event::Tick).await,
+                _ = look.tick() => self.look().await,
+                _ = refresh.tick() => self.refresh_picks(registry.as_ref()).await,
+            }
+        }
+    }
+
+    async fn obey(&mut self, command: Command) {
+        match command {
+            Command::Offer { offer, media, sources, reply } => {
+                let session = SessionId(self.next_session);
+                self.next_session += 1;
+                self.executor.await_admission(session, reply);
+                self.handle(Event::Offered { session, offer, media, sources }).await;
+            }
+            Command::Deleted(ufrags) => self.handle(Event::Deleted(ufrags)).await,
+            Command::SwitchOffload(on) => {
+                let on = on && self.executor.kernel().is_some();
+                tracing::info!(on, "offloading switched");
+                self.handle(Event::SwitchOffload(on)).await;
+            }
+            Command::Snapshot(reply) => {
+                // Whoever asked may have given up waiting.
+                let _gone = reply.send(Snapshot::take(&self.proxy, &self.executor));
+            }
+            Command::Stop(_) => {}
+        }
+    }
+
+    /// Applies an event and everything that follows from it.
+    async fn handle(&mut self, event: Event) {
+        let mut queue = VecDeque::from([event]);
+        while let Some(event) = queue.pop_front() {
+            for action in self.proxy.apply(event, Instant::now()) {
+                queue.extend(self.executor.perform(action, &mut self.proxy).await);
+            }
+        }
+    }
+
+    async fn origin_changed(&mut self, event: OriginEvent) {
+        match event {
+            OriginEvent::Up(origin) => {
+                if let (Some(kernel), Some(rtc)) = (self.executor.kernel_mut(), origin.rtc) {
+                    kernel.prepare(rtc).await;
+                }
+            }
+            OriginEvent::Down(id) => self.handle(Event::OriginDown(id)).await,
+        }
+    }
+
+    async fn look(&mut self) {
+        let looks = self.executor.look(&self.proxy);
+        self.handle(Event::Activity(looks)).await;
+        let lost = match self.executor.kernel_mut() {
+            Some(kernel) => kernel.refresh().await,
+            None => Vec::new(),
+        };
+        if !lost.is_empty() {
+            self.handle(Event::NextHopLost(lost)).await;
+        }
+        self.totals.send_replace(Totals::take(&self.proxy, &self.executor));
+    }
+
+    async fn refresh_picks(&self, registry: &dyn Registry) {
+        let streams: HashSet<StreamKey> =
+            self.proxy.sessions().map(|(_, session)| session.offer.stream.clone()).collect();
+        for stream in streams {
+            registry.refresh(&stream).await;
+        }
+    }
+}
+
+fn every(period: Duration) -> tokio::time::Interval {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}

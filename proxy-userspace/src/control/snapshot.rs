@@ -1,0 +1,253 @@
+//! The control plane as people and metrics see it.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use serde::Serialize;
+
+use crate::{
+    datapath::{Attachment, FlowCounters},
+    executor::{Executor, KernelTotals},
+    proxy::{Activity, Proxy},
+    session::{Role, Session, SessionId, State, source_port::Usage},
+};
+
+/// Everything at one moment.
+#[derive(Clone, Debug, Serialize)]
+pub struct Snapshot {
+    /// Totals.
+    pub totals: Totals,
+    /// What forwards where.
+    pub interfaces: Vec<InterfaceView>,
+    /// Every session.
+    pub sessions: Vec<SessionView>,
+}
+
+/// Totals since the start.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Totals {
+    /// Sessions now.
+    pub sessions: usize,
+    /// Of these, forwarded in the kernel.
+    pub offloaded: usize,
+    /// Sessions whose client got an answer.
+    pub admitted: u64,
+    /// Flows installed.
+    pub offloads: u64,
+    /// Return paths moved.
+    pub migrations: u64,
+    /// Ends by reason.
+    pub ended: BTreeMap<&'static str, u64>,
+    /// Flows not installed or removed, by reason.
+    pub relayed: BTreeMap<&'static str, u64>,
+    /// Packets by datapath and direction.
+    pub packets: Vec<PathTotals>,
+    /// Datagrams and frames by datapath and what became of them.
+    pub reasons: Vec<ReasonTotals>,
+    /// Source ports leased.
+    pub ports_leased: usize,
+    /// Source ports resting.
+    pub ports_resting: usize,
+    /// Leased and resting ports of the fullest origin and source address.
+    pub ports_fullest: usize,
+    /// Ports of each origin and source address.
+    pub ports_capacity: usize,
+    /// Source sockets open.
+    pub source_sockets: usize,
+    /// Kernel memory of the tables in bytes.
+    pub table_bytes: u64,
+}
+
+/// What one datapath did in one direction.
+#[derive(Clone, Debug, Serialize)]
+pub struct PathTotals {
+    /// `kernel` or `userspace`.
+    pub datapath: &'static str,
+    /// `to_origin` or `to_client`.
+    pub direction: &'static str,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes: from the IP header on in the kernel, payload in userspace.
+    pub bytes: u64,
+}
+
+/// What became of packets in one datapath.
+#[derive(Clone, Debug, Serialize)]
+pub struct ReasonTotals {
+    /// `xdp`, `tc` or `userspace`.
+    pub datapath: &'static str,
+    /// The word of the reason.
+    pub reason: &'static str,
+    /// How many.
+    pub packets: u64,
+}
+
+/// An interface with programs on it.
+#[derive(Clone, Debug, Serialize)]
+pub struct InterfaceView {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub ifindex: u32,
+    /// `xdp` or `tc`.
+    pub engine: &'static str,
+    /// `native`, `tcx` or `clsact`.
+    pub mode: &'static str,
+    /// Why not the faster engine.
+    pub note: Option<String>,
+}
+
+/// A session.
+#[derive(Clone, Debug, Serialize)]
+pub struct SessionView {
+    /// Its number in this process.
+    pub id: u64,
+    /// Its stream.
+    pub stream: String,
+    /// `publisher` or `player`.
+    pub role: &'static str,
+    /// Its origin.
+    pub origin: String,
+    /// The origin's media endpoint.
+    pub media: String,
+    /// Our address towards the origin.
+    pub source: String,
+    /// `waiting`, `userspace` or `kernel`.
+    pub state: &'static str,
+    /// Why it is not forwarded in the kernel.
+    pub reason: Option<&'static str>,
+    /// Where the client is.
+    pub client: Option<String>,
+    /// Seconds since it was offered.
+    pub age: f64,
+    /// Seconds since the client's last packet.
+    pub idle: f64,
+    /// Packets relayed by userspace.
+    pub userspace: Directions,
+    /// Packets forwarded by the kernel since the last installation.
+    pub kernel: Option<Directions>,
+}
+
+/// Packets by direction.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Directions {
+    /// Client to origin.
+    pub to_origin: u64,
+    /// Origin to client.
+    pub to_client: u64,
+}
+
+impl Snapshot {
+    /// Takes one.
+    pub fn take(proxy: &Proxy, executor: &Executor) -> Self {
+        let now = Instant::now();
+        let looks: std::collections::HashMap<_, _> = executor.look(proxy).into_iter().collect();
+        let nothing = Activity::default();
+        let view = |(id, session)| SessionView::new(id, session, looks.get(&id).unwrap_or(&nothing), now);
+        let mut sessions: Vec<_> = proxy.sessions().map(view).collect();
+        sessions.sort_by_key(|session| session.id);
+        let attachments = executor.kernel().map(|kernel| kernel.attachments()).unwrap_or_default();
+        Self {
+            totals: Totals::take(proxy, executor),
+            interfaces: attachments.into_iter().map(InterfaceView::from).collect(),
+            sessions,
+        }
+    }
+}
+
+impl Totals {
+    /// Takes them.
+    pub fn take(proxy: &Proxy, executor: &Executor) -> Self {
+        let stats = proxy.stats();
+        let Usage { leased, resting, fullest, capacity } = proxy.port_usage();
+        Self {
+            sessions: proxy.sessions().count(),
+            offloaded: proxy.sessions().filter(|(_, session)| session.flow().is_some()).count(),
+            admitted: stats.admitted,
+            offloads: stats.offloads,
+            migrations: stats.migrations,
+            ended: stats.ends().map(|(reason, count)| (reason.as_str(), count)).collect(),
+            relayed: stats.relayed().map(|(reason, count)| (reason.as_str(), count)).collect(),
+            packets: path_totals(proxy, executor),
+            reasons: reason_totals(executor),
+            ports_leased: leased,
+            ports_resting: resting,
+            ports_fullest: fullest,
+            ports_capacity: capacity,
+            source_sockets: executor.relay().source_sockets(),
+            table_bytes: executor.kernel().map_or(0, |kernel| kernel.datapath().table_bytes()),
+        }
+    }
+}
+
+fn path_totals(proxy: &Proxy, executor: &Executor) -> Vec<PathTotals> {
+    let relay = executor.relay().totals();
+    let KernelTotals { to_origin, to_client } = executor.kernel_totals(proxy);
+    [
+        ("kernel", "to_origin", to_origin),
+        ("kernel", "to_client", to_client),
+        ("userspace", "to_origin", relay.to_origin),
+        ("userspace", "to_client", relay.to_client),
+    ]
+    .map(|(datapath, direction, (packets, bytes))| PathTotals { datapath, direction, packets, bytes })
+    .into()
+}
+
+fn reason_totals(executor: &Executor) -> Vec<ReasonTotals> {
+    let kernel = executor.kernel().map(|kernel| kernel.datapath().reasons()).unwrap_or_default();
+    let kernel = kernel.into_iter().map(|(engine, reason, packets)| (engine.as_str(), reason, packets));
+    let relay = executor.relay().totals().reasons;
+    let relay = relay.into_iter().map(|(reason, packets)| ("userspace", reason, packets));
+    let view = |(datapath, reason, packets): (_, proxy_common::verdict::Reason, _)| ReasonTotals {
+        datapath,
+        reason: reason.as_str(),
+        packets,
+    };
+    kernel.chain(relay).filter(|(_, _, packets)| *packets > 0).map(view).collect()
+}
+
+impl From<Attachment> for InterfaceView {
+    fn from(attachment: Attachment) -> Self {
+        Self {
+            name: attachment.name,
+            ifindex: attachment.ifindex,
+            engine: attachment.engine.as_str(),
+            mode: attachment.mode,
+            note: attachment.note,
+        }
+    }
+}
+
+impl SessionView {
+    fn new(id: SessionId, session: &Session, activity: &Activity, now: Instant) -> Self {
+        let live = session.live();
+        let relay = activity.relay;
+        Self {
+            id: id.0,
+            stream: session.offer.stream.to_string(),
+            role: match session.offer.role {
+                Role::Publisher => "publisher",
+                Role::Player => "player",
+            },
+            origin: session.offer.origin.id.0.to_string(),
+            media: session.media.to_string(),
+            source: session.source.to_string(),
+            state: match &session.state {
+                State::Admitting(_) | State::Waiting => "waiting",
+                State::Live(live) if live.offload.flow().is_some() => "kernel",
+                State::Live(_) => "userspace",
+            },
+            reason: live.and_then(|live| live.offload.reason()).map(|reason| reason.as_str()),
+            client: live.map(|live| live.active.client.to_string()),
+            age: now.saturating_duration_since(session.born).as_secs_f64(),
+            idle: activity.client_idle.as_secs_f64(),
+            userspace: Directions { to_origin: relay.to_origin, to_client: relay.to_client },
+            kernel: activity.kernel.map(Directions::from),
+        }
+    }
+}
+
+impl From<FlowCounters> for Directions {
+    fn from(counters: FlowCounters) -> Self {
+        Self { to_origin: counters.to_origin.packets, to_client: counters.to_client.packets }
+    }
+}

@@ -1,0 +1,179 @@
+//! What the control plane needs of a packet engine.
+//!
+//! The kernel engine ([`kernel`]) is an accelerator: removing every flow at any moment changes speed, not behaviour.
+
+use std::net::SocketAddrV4;
+
+pub use proxy_common::verdict::Engine;
+
+pub mod installer;
+pub mod kernel;
+pub mod next_hops;
+pub mod userspace;
+
+/// One UDP flow to forward in the kernel: both directions are one object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowSpec {
+    /// The client, as on the wire.
+    pub client: SocketAddrV4,
+    /// What the client sends to, as on the wire at the hook: before any DNAT of this host.
+    pub service: SocketAddrV4,
+    /// Our address and leased port towards the origin.
+    pub source: SocketAddrV4,
+    /// The origin's media endpoint.
+    pub origin: SocketAddrV4,
+    /// How frames leave towards the origin.
+    pub to_origin: NextHopId,
+    /// How frames leave towards the client.
+    pub to_client: NextHopId,
+}
+
+/// A row of the next-hop table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NextHopId(pub u16);
+
+/// How frames reach one neighbour; one store re-points every flow that uses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextHopSpec {
+    /// The device frames leave by.
+    pub ifindex: u32,
+    /// Its MTU: larger datagrams go up.
+    pub mtu: u16,
+    /// How the frame is sent.
+    pub egress: Egress,
+}
+
+/// How a frame leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Egress {
+    /// Nothing usable is known: frames go up.
+    Unusable,
+    /// Redirected with these addresses.
+    Redirect {
+        /// The neighbour's link-layer address.
+        dst_mac: [u8; 6],
+        /// Ours.
+        src_mac: [u8; 6],
+        /// Whether the device transmits XDP frames (netdev feature NDO_XMIT); if not only TC redirects.
+        xdp: bool,
+    },
+    /// TC resolves the neighbour itself (`bpf_redirect_neigh`); XDP passes to it.
+    Neighbour,
+    /// Rewritten in place and handed to the stack (`lo`); TC only.
+    Stack,
+}
+
+/// An installed flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FlowId(pub u32);
+
+/// Which STUN packets of an installed flow userspace wants to see instead of the kernel forwarding them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Escalation {
+    /// Requests from the client: another session may be about to use this client address.
+    pub requests: bool,
+    /// Responses from the origin: another tuple of this session may have asked.
+    pub responses: bool,
+}
+
+/// Counters of one direction of an installed flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DirectionCounters {
+    /// Datagrams forwarded.
+    pub packets: u64,
+    /// Their length from the IP header on.
+    pub bytes: u64,
+    /// STUN requests (to the origin) or responses (to the client) among them.
+    pub checks: u32,
+    /// Time since the last one, or since the installation.
+    pub idle: std::time::Duration,
+}
+
+/// Counters of an installed flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowCounters {
+    /// Client to origin.
+    pub to_origin: DirectionCounters,
+    /// Origin to client.
+    pub to_client: DirectionCounters,
+    /// A DTLS alert went by: the session is probably ending.
+    pub closing: bool,
+}
+
+/// Where a STUN request without a flow entered this host, as seen by the hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Its destination on the wire, before any DNAT.
+    pub service: SocketAddrV4,
+    /// The device.
+    pub ifindex: u32,
+}
+
+/// An interface with programs on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// The device.
+    pub ifindex: u32,
+    /// Its name when we attached.
+    pub name: String,
+    /// What forwards there.
+    pub engine: Engine,
+    /// How it is attached: `native`, `tcx`, `clsact`.
+    pub mode: &'static str,
+    /// Why not the faster engine, if there is one.
+    pub note: Option<String>,
+}
+
+/// Why a flow could not be installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InstallError {
+    /// The tables are full.
+    #[error("flow table is full")]
+    Full,
+    /// Another flow has one of the two keys.
+    #[error("another flow has the same key")]
+    Taken,
+    /// The kernel refused.
+    #[error("map update failed: errno {0}")]
+    Kernel(i32),
+}
+
+/// Why an engine could not be attached.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to attach to {interface}: {reason}")]
+pub struct AttachError {
+    /// The device.
+    pub interface: String,
+    /// What the kernel said and what may help.
+    pub reason: String,
+}
+
+/// A packet engine with flow tables. Calls are quick (a few syscalls) and made by one writer.
+pub trait Datapath: Send + Sync {
+    /// Attaches to an interface, or returns the attachment that is there.
+    fn attach(&mut self, ifindex: u32) -> Result<Attachment, AttachError>;
+    /// Detaches from an interface; a no-op if it is gone.
+    fn detach(&mut self, ifindex: u32);
+    /// What is attached.
+    fn attachments(&self) -> Vec<Attachment>;
+    /// Adds a next hop.
+    fn add_next_hop(&mut self, hop: &NextHopSpec) -> Result<NextHopId, InstallError>;
+    /// Re-points every flow that uses `id`.
+    fn update_next_hop(&mut self, id: NextHopId, hop: &NextHopSpec);
+    /// Frees a next hop that no flow uses any more.
+    fn remove_next_hop(&mut self, id: NextHopId);
+    /// Installs both directions, or neither.
+    fn install(&mut self, flow: &FlowSpec) -> Result<FlowId, InstallError>;
+    /// Removes both directions and returns the last counters.
+    fn remove(&mut self, id: FlowId) -> FlowCounters;
+    /// Chooses which STUN packets of a flow come up.
+    fn escalate(&mut self, id: FlowId, what: Escalation);
+    /// Counters of a flow.
+    fn counters(&self, id: FlowId) -> FlowCounters;
+    /// Frames by engine and reason since the start: `(engine, reason, frames)`.
+    fn reasons(&self) -> Vec<(Engine, proxy_common::verdict::Reason, u64)>;
+    /// Where a client's last STUN request without a flow entered.
+    fn arrival(&self, client: SocketAddrV4) -> Option<Arrival>;
+    /// Kernel memory of the tables in bytes.
+    fn table_bytes(&self) -> u64;
+}

@@ -1,0 +1,187 @@
+//! Choosing and attaching a program: native XDP where it works and was asked for or cannot hurt, TC everywhere.
+//! Generic XDP is never chosen: it is no faster than TC and loses segmentation offload.
+
+use std::{fs, io};
+
+use aya::{
+    Ebpf,
+    programs::{
+        LinkOrder, Program, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
+        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
+        xdp::XdpLink,
+    },
+};
+use proxy_common::maps;
+use rustix::net::{AddressFamily, SocketType, netdevice::index_to_name, socket};
+
+use super::{
+    EngineChoice, LoadError,
+    features::{XdpFeatures, xdp_features},
+};
+use crate::datapath::{AttachError, Attachment, Engine};
+
+/// Programs on an interface; dropping it detaches them.
+#[derive(Debug)]
+pub(super) struct Attached {
+    pub(super) attachment: Attachment,
+    _xdp: Option<XdpLink>,
+    _tc: SchedClassifierLink,
+}
+
+/// Loads both programs into the kernel.
+pub(super) fn load_programs(ebpf: &mut Ebpf) -> Result<(), LoadError> {
+    let refused = |name| move |source| LoadError::Program { name, source };
+    program::<Xdp>(ebpf, maps::FORWARD_XDP)?.load().map_err(refused(maps::FORWARD_XDP))?;
+    program::<SchedClassifier>(ebpf, maps::FORWARD_TC)?.load().map_err(refused(maps::FORWARD_TC))
+}
+
+pub(super) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, LoadError>
+where
+    &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
+{
+    let program = ebpf.program_mut(name).ok_or(LoadError::Missing(name))?;
+    program.try_into().map_err(|source| LoadError::Program { name, source })
+}
+
+/// Attaches to an interface: TC always, native XDP in front of it if that is the choice.
+pub(super) fn attach(ebpf: &mut Ebpf, ifindex: u32, choice: EngineChoice) -> Result<Attached, AttachError> {
+    let name = interface_name(ifindex).map_err(|error| failure(&format!("#{ifindex}"), &error))?;
+    let tc = program(ebpf, maps::FORWARD_TC).map_err(|error| failure(&name, &error))?;
+    let (tc_link, tc_mode) = attach_tc(tc, &name)?;
+    let device = Device { features: xdp_features(ifindex), has_default_route: has_default_route(&name) };
+    let (xdp_link, note) = match choose(choice, &device) {
+        Preference::Tc(note) => (None, note),
+        Preference::Xdp => match attach_xdp(ebpf, ifindex) {
+            Ok(link) => (Some(link), None),
+            Err(error) => (None, Some(format!("native XDP was refused: {}", chain(&error)))),
+        },
+    };
+    let (engine, mode) = if xdp_link.is_some() { (Engine::Xdp, "native") } else { (Engine::Tc, tc_mode) };
+    let attachment = Attachment { ifindex, name, engine, mode, note };
+    Ok(Attached { attachment, _xdp: xdp_link, _tc: tc_link })
+}
+
+/// What the choice of a program depends on.
+struct Device {
+    features: Option<XdpFeatures>,
+    has_default_route: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Preference {
+    Xdp,
+    /// With what would make it faster.
+    Tc(Option<String>),
+}
+
+fn choose(choice: EngineChoice, device: &Device) -> Preference {
+    let because = |note: &str| Preference::Tc(Some(note.into()));
+    match (choice, device.features) {
+        (EngineChoice::Tc, _) => Preference::Tc(None),
+        (EngineChoice::Xdp | EngineChoice::Auto, Some(features)) if !features.has_basic() => {
+            because("the driver has no native XDP")
+        }
+        (EngineChoice::Xdp, _) => Preference::Xdp,
+        (EngineChoice::Auto, None) => {
+            because("the kernel does not tell whether native XDP works: ask for xdp to try")
+        }
+        // Native attachment resets the link on some drivers, and this link is how one reaches the machine.
+        (EngineChoice::Auto, Some(_)) if device.has_default_route => {
+            because("it carries the default route: native XDP is possible if asked for (PROXY_DATAPATH=xdp)")
+        }
+        (EngineChoice::Auto, Some(_)) => Preference::Xdp,
+    }
+}
+
+fn attach_xdp(ebpf: &mut Ebpf, ifindex: u32) -> Result<XdpLink, ProgramError> {
+    let xdp: &mut Xdp = program(ebpf, maps::FORWARD_XDP).map_err(|_| ProgramError::NotLoaded)?;
+    let link = xdp.attach_to_if_index(ifindex, XdpMode::Driver)?;
+    xdp.take_link(link)
+}
+
+/// Attaches by tcx in front of other programs, or by clsact where the kernel has no tcx (before 6.6).
+fn attach_tc(
+    tc: &mut SchedClassifier,
+    name: &str,
+) -> Result<(SchedClassifierLink, &'static str), AttachError> {
+    let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+    let (link, mode) = match tc.attach_with_options(name, TcAttachType::Ingress, first) {
+        Ok(link) => (link, "tcx"),
+        Err(tcx) => {
+            tracing::debug!(interface = name, error = chain(&tcx), "no tcx, trying clsact");
+            (attach_clsact(tc, name).map_err(|error| failure(name, &error))?, "clsact")
+        }
+    };
+    let link = tc.take_link(link).map_err(|error| failure(name, &error))?;
+    Ok((link, mode))
+}
+
+fn attach_clsact(tc: &mut SchedClassifier, name: &str) -> Result<tc::SchedClassifierLinkId, ProgramError> {
+    // Fails if the qdisc is there; if it is missing, so does the attachment below, and says why.
+    let _ = tc::qdisc_add_clsact(name);
+    let options = NlOptions { priority: 1, handle: TcHandle::new(0, 1), ..NlOptions::default() };
+    tc.attach_with_options(name, TcAttachType::Ingress, TcAttachOptions::Netlink(options))
+}
+
+fn interface_name(ifindex: u32) -> io::Result<String> {
+    let any = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    Ok(index_to_name(&any, ifindex)?)
+}
+
+/// Whether an IPv4 default route leaves by this interface.
+fn has_default_route(name: &str) -> bool {
+    // Of the thread: a thread may be in another network namespace than its process.
+    let routes = fs::read_to_string("/proc/thread-self/net/route").unwrap_or_default();
+    routes.lines().any(|line| is_default_route(line, name))
+}
+
+fn is_default_route(line: &str, name: &str) -> bool {
+    let fields: Vec<_> = line.split_ascii_whitespace().collect();
+    let field = |index: usize| fields.get(index).copied();
+    field(0) == Some(name) && field(1) == Some("00000000") && field(7) == Some("00000000")
+}
+
+fn failure(interface: &str, error: &(impl std::error::Error + 'static)) -> AttachError {
+    AttachError { interface: interface.into(), reason: chain(error) }
+}
+
+/// The whole chain of an error in one line.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NATIVE: Option<XdpFeatures> = Some(XdpFeatures::new(0b111));
+    const NO_NATIVE: Option<XdpFeatures> = Some(XdpFeatures::new(0));
+
+    #[test]
+    fn chooses_xdp_only_where_it_works_and_is_safe_or_wanted() {
+        use EngineChoice::{Auto, Tc, Xdp};
+        let rows = [
+            ("auto takes a native device", Auto, NATIVE, false, true),
+            ("auto spares the default route", Auto, NATIVE, true, false),
+            ("auto needs the driver", Auto, NO_NATIVE, false, false),
+            ("auto does not try blindly", Auto, None, false, false),
+            ("xdp takes the default route", Xdp, NATIVE, true, true),
+            ("xdp needs the driver", Xdp, NO_NATIVE, false, false),
+            ("xdp tries where the kernel does not tell", Xdp, None, false, true),
+            ("tc is tc", Tc, NATIVE, false, false),
+        ];
+        for (name, choice, features, has_default_route, xdp) in rows {
+            let chosen = choose(choice, &Device { features, has_default_route });
+            assert_eq!(chosen == Preference::Xdp, xdp, "{name}");
+        }
+    }
+
+    #[test]
+    fn tells_the_default_route_from_others() {
+        let line = "eth0\t00000000\t0101A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0";
+        assert!(is_default_route(line, "eth0"));
+        assert!(!is_default_route(line, "eth1"));
+        assert!(!is_default_route("eth0\t0001A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0", "eth0"));
+    }
+}

@@ -1,0 +1,87 @@
+//! Asking the live engine what it would do: with the programs themselves on a copy of a frame, and with the tables.
+
+use aya::programs::{Program, ProgramError, SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp};
+use proxy_common::{
+    flow::{FlowKey, NextHop, Route},
+    forward, maps,
+};
+
+use super::{KernelDatapath, attach};
+use crate::datapath::Engine;
+
+/// What a program made of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DryRun {
+    /// The action code it returned.
+    pub action: u32,
+    /// The frame it left.
+    pub frame: Vec<u8>,
+}
+
+/// How big a loaded program is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgramSize {
+    /// Its name.
+    pub name: &'static str,
+    /// Instructions the verifier walked.
+    pub verified_instructions: Option<u32>,
+    /// Bytes after the verifier's rewriting.
+    pub translated: Option<u32>,
+    /// Bytes of machine code.
+    pub jited: u32,
+}
+
+impl KernelDatapath {
+    /// Runs a program on a frame that goes nowhere; it is counted like any other.
+    pub fn dry_run(&mut self, engine: Engine, frame: &[u8]) -> Result<DryRun, ProgramError> {
+        match engine {
+            Engine::Xdp => test_run(self.program::<Xdp>(maps::FORWARD_XDP)?, frame),
+            Engine::Tc => test_run(self.program::<SchedClassifier>(maps::FORWARD_TC)?, frame),
+        }
+    }
+
+    /// The sizes of the loaded programs.
+    pub fn program_sizes(&self) -> Result<Vec<ProgramSize>, ProgramError> {
+        [maps::FORWARD_XDP, maps::FORWARD_TC].into_iter().map(|name| self.program_size(name)).collect()
+    }
+
+    fn program_size(&self, name: &'static str) -> Result<ProgramSize, ProgramError> {
+        let info = self.ebpf.program(name).ok_or(ProgramError::NotLoaded)?.info()?;
+        Ok(ProgramSize {
+            name,
+            verified_instructions: info.verified_instruction_count(),
+            translated: info.size_translated(),
+            jited: info.size_jitted(),
+        })
+    }
+
+    fn program<'a, P>(&'a mut self, name: &'static str) -> Result<&'a mut P, ProgramError>
+    where
+        &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
+    {
+        attach::program(&mut self.ebpf, name).map_err(|_| ProgramError::NotLoaded)
+    }
+}
+
+/// The tables as the programs see them, so that a decision can be taken on the host.
+impl forward::Tables for KernelDatapath {
+    fn route(&self, key: &FlowKey) -> Option<(u32, Route)> {
+        let record = self.tables.record_of(key)?;
+        Some((record, self.tables.route(record)))
+    }
+
+    fn next_hop(&self, index: u16) -> Option<NextHop> {
+        (u32::from(index) < maps::NEXT_HOP_ROWS).then(|| self.tables.next_hop(index))
+    }
+}
+
+fn test_run<P>(program: &P, frame: &[u8]) -> Result<DryRun, ProgramError>
+where
+    P: for<'a> TestRun<Opts<'a> = TestRunOptions<'a>, Result = TestRunResult>,
+{
+    let mut left = vec![0; frame.len()];
+    let options =
+        TestRunOptions { data_in: Some(frame), data_out: Some(&mut left), ..TestRunOptions::default() };
+    let result = program.test_run(options)?;
+    Ok(DryRun { action: result.return_value, frame: left })
+}

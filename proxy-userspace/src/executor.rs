@@ -1,0 +1,171 @@
+//! Performs [`Action`]s: the only place where the control plane's decisions touch sockets and maps.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use parking_lot::RwLock;
+use proxy_protocol::ice::UfragPair;
+use tokio::sync::oneshot;
+
+use crate::{
+    datapath::{FlowCounters, installer::Installer, userspace::Relay},
+    origin::Origin,
+    proxy::{Action, Activity, Event, FlowRequest, Proxy, Refusal},
+    session::{RelayReason, SessionId},
+};
+
+/// A spare tuple that is silent for this long is forgotten.
+const TUPLE_IDLE: Duration = Duration::from_secs(30);
+
+/// Sessions whose client is waiting for its answer.
+type Waiting = HashMap<SessionId, oneshot::Sender<Result<(), Refusal>>>;
+
+/// The origin of each session, for signalling.
+pub type OriginsByUfrags = Arc<RwLock<HashMap<UfragPair, Arc<Origin>>>>;
+
+/// Sockets and maps.
+#[derive(Debug)]
+pub struct Executor {
+    relay: Relay,
+    kernel: Option<Installer>,
+    waiting: Waiting,
+    origins: OriginsByUfrags,
+    /// What flows that are gone forwarded, so that totals never go down.
+    gone: KernelTotals,
+}
+
+/// Packets and bytes the kernel forwarded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelTotals {
+    /// Client to origin: packets, bytes from the IP header on.
+    pub to_origin: (u64, u64),
+    /// Origin to client: packets, bytes from the IP header on.
+    pub to_client: (u64, u64),
+}
+
+impl KernelTotals {
+    fn add(&mut self, flow: &FlowCounters) {
+        self.to_origin.0 += flow.to_origin.packets;
+        self.to_origin.1 += flow.to_origin.bytes;
+        self.to_client.0 += flow.to_client.packets;
+        self.to_client.1 += flow.to_client.bytes;
+    }
+}
+
+impl Executor {
+    /// Relays with `relay` and forwards with `kernel` if there is one.
+    pub fn new(relay: Relay, kernel: Option<Installer>, origins: OriginsByUfrags) -> Self {
+        Self { relay, kernel, waiting: HashMap::new(), origins, gone: KernelTotals::default() }
+    }
+
+    /// The userspace relay.
+    pub fn relay(&self) -> &Relay {
+        &self.relay
+    }
+
+    /// The kernel engine.
+    pub fn kernel(&self) -> Option<&Installer> {
+        self.kernel.as_ref()
+    }
+
+    /// The kernel engine, mutable.
+    pub fn kernel_mut(&mut self) -> Option<&mut Installer> {
+        self.kernel.as_mut()
+    }
+
+    /// Answers `reply` once the session is admitted or refused.
+    pub fn await_admission(&mut self, session: SessionId, reply: oneshot::Sender<Result<(), Refusal>>) {
+        self.waiting.insert(session, reply);
+    }
+
+    /// Performs one action; some lead to another event.
+    pub async fn perform(&mut self, action: Action, proxy: &mut Proxy) -> Option<Event> {
+        match action {
+            Action::Admit { session, source, sources } => {
+                if self.admit(session, source, proxy) {
+                    return None;
+                }
+                return Some(Event::SourceUnusable { session, sources });
+            }
+            Action::Refuse { session, reason } => self.answer(session, Err(reason)),
+            Action::Bind { session, tuple } => self.relay.bind(session, tuple),
+            Action::Unbind { session, tuple } => self.relay.unbind(session, tuple),
+            Action::Activate { session, tuple } => self.relay.activate(session, tuple),
+            Action::Forward(check) => self.relay.forward(&check),
+            Action::Install { session, flow, escalation } => {
+                let result = self.install(session, &flow, escalation).await;
+                return Some(Event::Installed { session, result });
+            }
+            Action::Remove { session, flow } => {
+                if let Some(kernel) = &mut self.kernel {
+                    self.gone.add(&kernel.remove(session, flow));
+                }
+            }
+            Action::Escalate { flow, what } => {
+                if let Some(kernel) = &mut self.kernel {
+                    kernel.escalate(flow, what);
+                }
+            }
+            Action::Retire { session, ufrags } => {
+                self.relay.retire(session);
+                self.origins.write().remove(&ufrags);
+            }
+        }
+        None
+    }
+
+    /// What every session did, on both paths.
+    pub fn look(&self, proxy: &Proxy) -> Vec<(SessionId, Activity)> {
+        let mut looks = self.relay.look(TUPLE_IDLE);
+        for (session, activity) in &mut looks {
+            let flow = proxy.session(*session).and_then(crate::session::Session::flow);
+            if let (Some(flow), Some(kernel)) = (flow, &self.kernel) {
+                let counters = kernel.datapath().counters(flow);
+                activity.client_idle = activity.client_idle.min(counters.to_origin.idle);
+                activity.kernel = Some(counters);
+            }
+        }
+        looks
+    }
+
+    /// What the kernel forwarded since the start.
+    pub fn kernel_totals(&self, proxy: &Proxy) -> KernelTotals {
+        let mut totals = self.gone;
+        if let Some(kernel) = &self.kernel {
+            let flows = proxy.sessions().filter_map(|(_, session)| session.flow());
+            flows.for_each(|flow| totals.add(&kernel.datapath().counters(flow)));
+        }
+        totals
+    }
+
+    fn admit(&mut self, id: SessionId, source: std::net::SocketAddr, proxy: &mut Proxy) -> bool {
+        let Some(session) = proxy.session(id) else { return true };
+        let offer = &session.offer;
+        if let Err(error) = self.relay.admit(id, &offer.ufrags, &offer.pwd, session.media, source) {
+            tracing::warn!(%source, %error, "source port cannot be bound");
+            return false;
+        }
+        self.origins.write().insert(offer.ufrags.clone(), Arc::clone(&offer.origin));
+        proxy.admitted(id);
+        self.answer(id, Ok(()));
+        true
+    }
+
+    fn answer(&mut self, session: SessionId, result: Result<(), Refusal>) {
+        if let Some(reply) = self.waiting.remove(&session) {
+            // The client may have gone; its session then ends by its connect time-out.
+            let _gone = reply.send(result);
+        }
+    }
+
+    async fn install(
+        &mut self,
+        session: SessionId,
+        flow: &FlowRequest,
+        escalation: crate::datapath::Escalation,
+    ) -> Result<crate::datapath::FlowId, RelayReason> {
+        match &mut self.kernel {
+            Some(kernel) => kernel.install(session, flow, escalation).await,
+            None => Err(RelayReason::NoEngine),
+        }
+    }
+}

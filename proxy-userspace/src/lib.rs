@@ -1,0 +1,16 @@
+//! `srs-xproxy`: makes many SRS origins look like one.
+//!
+//! Userspace handles the first packets of a session and hands it to the kernel; see ARCHITECTURE.md.
+
+pub mod api;
+pub mod app;
+pub mod config;
+pub mod control;
+pub mod datapath;
+pub mod executor;
+pub mod first_use;
+pub mod net;
+pub mod origin;
+pub mod proxy;
+pub mod session;
+pub mod telemetry;

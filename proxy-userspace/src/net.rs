@@ -1,0 +1,4 @@
+//! Sockets and netlink: thin I/O that knows no session.
+
+pub mod route;
+pub mod udp;

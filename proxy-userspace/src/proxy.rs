@@ -1,0 +1,747 @@
+//! The control plane: one synchronous state machine that owns sessions, flows and source ports.
+//!
+//! Everything that happens is an [`Event`]; everything to be done is an [`Action`] that the executor performs. Nothing
+//! here awaits, opens a socket or reads a clock, so a test is a list of events.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use proxy_protocol::ice::UfragPair;
+
+use crate::{
+    datapath::{Escalation, FlowCounters, FlowId},
+    origin::OriginId,
+    session::{
+        EndReason, Live, Offload, RelayReason, Session, SessionId, SessionOffer, State, Tuple,
+        offload::{RelayCounters, SHARED_SETTLE},
+        source_port::{SourcePorts, Usage},
+    },
+};
+
+pub mod stats;
+
+use stats::Stats;
+
+/// After a DTLS alert a session ends when its client is silent for this long.
+const CLOSE_QUIET: Duration = Duration::from_secs(2);
+/// Source ports tried for one session before it is refused.
+const SOURCE_ATTEMPTS: u32 = 16;
+
+/// What the control plane is told.
+#[derive(Debug)]
+pub enum Event {
+    /// Signalling has an answer for a client; `sources` are the addresses we may use towards the origin.
+    Offered {
+        /// Chosen by the caller, never used before.
+        session: SessionId,
+        /// What signalling learnt.
+        offer: Box<SessionOffer>,
+        /// The origin's media endpoint.
+        media: SocketAddr,
+        /// Source addresses, in order of preference.
+        sources: Arc<[IpAddr]>,
+    },
+    /// The source address of a session could not be bound.
+    SourceUnusable {
+        /// The session.
+        session: SessionId,
+        /// Source addresses, in order of preference.
+        sources: Arc<[IpAddr]>,
+    },
+    /// The client ended its session by DELETE.
+    Deleted(UfragPair),
+    /// A STUN request whose MESSAGE-INTEGRITY verified, on a tuple that is not the session's or not its active one.
+    Checked(Check),
+    /// DTLS or RTP from a spare tuple after an authenticated request on it.
+    Media {
+        /// The session.
+        session: SessionId,
+        /// Where it came from.
+        tuple: Tuple,
+        /// The device it came in by.
+        ifindex: u32,
+    },
+    /// The origin sent its first packet.
+    Answered(SessionId),
+    /// What came of [`Action::Install`].
+    Installed {
+        /// The session.
+        session: SessionId,
+        /// The flow, or why there is none.
+        result: Result<FlowId, RelayReason>,
+    },
+    /// A look at the counters of sessions.
+    Activity(Vec<(SessionId, Activity)>),
+    /// A next hop that flows use became unusable.
+    NextHopLost(Vec<SessionId>),
+    /// An origin went down.
+    OriginDown(OriginId),
+    /// The operator switches offloading on or off.
+    SwitchOffload(bool),
+    /// The proxy stops: every session ends.
+    Shutdown,
+    /// Time went by.
+    Tick,
+}
+
+/// An authenticated STUN request.
+#[derive(Clone, Debug)]
+pub struct Check {
+    /// The session its USERNAME names.
+    pub session: SessionId,
+    /// Where it came from.
+    pub tuple: Tuple,
+    /// The device it came in by.
+    pub ifindex: u32,
+    /// It carries USE-CANDIDATE.
+    pub nominates: bool,
+    /// The datagram, to be forwarded once the tuple is known.
+    pub datagram: Bytes,
+    /// Its traffic class.
+    pub traffic_class: u8,
+}
+
+/// What the counters of one session show.
+#[derive(Clone, Debug, Default)]
+pub struct Activity {
+    /// Relayed by userspace since the session's start.
+    pub relay: RelayCounters,
+    /// Forwarded by the kernel since the installation.
+    pub kernel: Option<FlowCounters>,
+    /// Time since the client's last packet on either path.
+    pub client_idle: Duration,
+    /// A DTLS alert went through userspace.
+    pub closing: bool,
+    /// Spare tuples that have been silent for too long.
+    pub idle_tuples: Vec<Tuple>,
+}
+
+/// What the executor is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Open the source socket (or say [`Event::SourceUnusable`]) and make the session known to the relay by USERNAME.
+    Admit {
+        /// The session.
+        session: SessionId,
+        /// Our address towards the origin.
+        source: SocketAddr,
+        /// Source addresses to try next, in order of preference.
+        sources: Arc<[IpAddr]>,
+    },
+    /// Tell signalling that the session cannot be.
+    Refuse {
+        /// The session.
+        session: SessionId,
+        /// Why.
+        reason: Refusal,
+    },
+    /// Relay a tuple for a session.
+    Bind {
+        /// The session.
+        session: SessionId,
+        /// The tuple.
+        tuple: Tuple,
+    },
+    /// Forget a tuple.
+    Unbind {
+        /// The tuple.
+        tuple: Tuple,
+        /// The session that held it.
+        session: SessionId,
+    },
+    /// Send the origin's packets there.
+    Activate {
+        /// The session.
+        session: SessionId,
+        /// The tuple, already bound.
+        tuple: Tuple,
+    },
+    /// Forward a check through userspace.
+    Forward(ForwardCheck),
+    /// Install the session's flow in the kernel and say [`Event::Installed`].
+    Install {
+        /// The session.
+        session: SessionId,
+        /// The flow.
+        flow: FlowRequest,
+        /// Which STUN packets come up from the start.
+        escalation: Escalation,
+    },
+    /// Remove a flow from the kernel.
+    Remove {
+        /// The session.
+        session: SessionId,
+        /// The flow.
+        flow: FlowId,
+    },
+    /// Choose which STUN packets of a flow come up.
+    Escalate {
+        /// The flow.
+        flow: FlowId,
+        /// Which.
+        what: Escalation,
+    },
+    /// Forget the session everywhere; its port rests already.
+    Retire {
+        /// The session.
+        session: SessionId,
+        /// Its USERNAME.
+        ufrags: UfragPair,
+    },
+}
+
+/// A check to be forwarded to the origin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForwardCheck {
+    /// The session.
+    pub session: SessionId,
+    /// Where the answer goes.
+    pub tuple: Tuple,
+    /// The datagram.
+    pub datagram: Bytes,
+    /// Its traffic class.
+    pub traffic_class: u8,
+}
+
+/// A flow the kernel should forward, before its next hops are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowRequest {
+    /// The client's tuple as the socket sees it.
+    pub tuple: Tuple,
+    /// The device the client's packets come in by.
+    pub ifindex: u32,
+    /// Our address towards the origin.
+    pub source: SocketAddr,
+    /// The origin's media endpoint.
+    pub origin: SocketAddr,
+}
+
+/// Why a session cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The session limit is reached.
+    #[error("session limit reached")]
+    Full,
+    /// Every source port towards this origin is in use or resting.
+    #[error("source ports towards the origin are exhausted")]
+    PortsExhausted,
+    /// A live session has the same USERNAME.
+    #[error("another session has the same ufrag pair")]
+    DuplicateUfrag,
+}
+
+/// Limits the control plane keeps.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Sessions at once.
+    pub max_sessions: usize,
+    /// A session whose client was never heard ends after this long.
+    pub connect_timeout: Duration,
+    /// A session whose client is silent ends after this long.
+    pub idle_timeout: Duration,
+    /// Whether flows may be installed: a kernel engine runs and the operator has not switched it off.
+    pub offload: bool,
+}
+
+/// The control plane's state.
+#[derive(Debug)]
+pub struct Proxy {
+    limits: Limits,
+    ports: SourcePorts,
+    sessions: HashMap<SessionId, Session>,
+    by_ufrags: HashMap<UfragPair, SessionId>,
+    by_tuple: HashMap<Tuple, SessionId>,
+    by_client_ip: HashMap<IpAddr, HashSet<SessionId>>,
+    /// Sessions not heard yet, by where they signalled from: until they are, requests on known tuples of that
+    /// address come up, because one of them may be theirs.
+    pending: HashMap<IpAddr, usize>,
+    stats: Stats,
+}
+
+impl Proxy {
+    /// An empty control plane.
+    pub fn new(limits: Limits, ports: SourcePorts) -> Self {
+        Self {
+            limits,
+            ports,
+            sessions: HashMap::new(),
+            by_ufrags: HashMap::new(),
+            by_tuple: HashMap::new(),
+            by_client_ip: HashMap::new(),
+            pending: HashMap::new(),
+            stats: Stats::default(),
+        }
+    }
+
+    /// Takes one event and says what is to be done.
+    pub fn apply(&mut self, event: Event, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let out = &mut actions;
+        match event {
+            Event::Offered { session, offer, media, sources } => {
+                self.offered(session, *offer, media, sources, now, out);
+            }
+            Event::SourceUnusable { session, sources } => self.source_unusable(session, sources, now, out),
+            Event::Deleted(ufrags) => self.deleted(&ufrags, now, out),
+            Event::Checked(check) => self.checked(check, now, out),
+            Event::Media { session, tuple, ifindex } => self.media(session, tuple, ifindex, now, out),
+            Event::Answered(session) => self.answered(session),
+            Event::Installed { session, result } => self.installed(session, result, now),
+            Event::Activity(looks) => self.activity(looks, now, out),
+            Event::NextHopLost(sessions) => self.next_hop_lost(&sessions, now, out),
+            Event::OriginDown(origin) => {
+                self.end_where(now, EndReason::OriginDown, out, |s| s.offer.origin.id == origin)
+            }
+            Event::SwitchOffload(on) => self.switch_offload(on, now, out),
+            Event::Shutdown => self.end_where(now, EndReason::Shutdown, out, |_| true),
+            Event::Tick => self.tick(now, out),
+        }
+        actions
+    }
+
+    /// Every session.
+    pub fn sessions(&self) -> impl Iterator<Item = (SessionId, &Session)> {
+        self.sessions.iter().map(|(id, session)| (*id, session))
+    }
+
+    /// One session.
+    pub fn session(&self, id: SessionId) -> Option<&Session> {
+        self.sessions.get(&id)
+    }
+
+    /// The session a USERNAME names.
+    pub fn find(&self, ufrags: &UfragPair) -> Option<&Session> {
+        self.by_ufrags.get(ufrags).and_then(|id| self.sessions.get(id))
+    }
+
+    /// What was counted.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// How full the source ports are.
+    pub fn port_usage(&self) -> Usage {
+        self.ports.usage()
+    }
+
+    fn offered(
+        &mut self,
+        id: SessionId,
+        offer: SessionOffer,
+        media: SocketAddr,
+        sources: Arc<[IpAddr]>,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) {
+        let refuse = |reason| Action::Refuse { session: id, reason };
+        if self.sessions.len() >= self.limits.max_sessions {
+            return out.push(refuse(Refusal::Full));
+        }
+        if self.by_ufrags.contains_key(&offer.ufrags) {
+            return out.push(refuse(Refusal::DuplicateUfrag));
+        }
+        let Some(source) = self.ports.lease(&sources, media, now) else {
+            return out.push(refuse(Refusal::PortsExhausted));
+        };
+        self.by_ufrags.insert(offer.ufrags.clone(), id);
+        self.await_client(offer.client_ip, out);
+        self.sessions.insert(id, Session { offer, media, source, born: now, state: State::Admitting(1) });
+        out.push(Action::Admit { session: id, source, sources });
+    }
+
+    fn source_unusable(
+        &mut self,
+        id: SessionId,
+        sources: Arc<[IpAddr]>,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let State::Admitting(attempts) = &mut session.state else { return };
+        *attempts += 1;
+        let exhausted = *attempts > SOURCE_ATTEMPTS;
+        self.ports.discard(session.source, session.media);
+        let next = if exhausted { None } else { self.ports.lease(&sources, session.media, now) };
+        match next {
+            Some(source) => {
+                session.source = source;
+                out.push(Action::Admit { session: id, source, sources });
+            }
+            None => {
+                out.push(Action::Refuse { session: id, reason: Refusal::PortsExhausted });
+                self.end(id, EndReason::NoSourcePort, now, out);
+            }
+        }
+    }
+
+    fn deleted(&mut self, ufrags: &UfragPair, now: Instant, out: &mut Vec<Action>) {
+        if let Some(&id) = self.by_ufrags.get(ufrags) {
+            self.end(id, EndReason::Deleted, now, out);
+        }
+    }
+
+    fn checked(&mut self, check: Check, now: Instant, out: &mut Vec<Action>) {
+        if !self.sessions.contains_key(&check.session) {
+            return;
+        }
+        let stolen = self.take_tuple(check.tuple, check.session, now, out);
+        let bound = match self.sessions.get(&check.session).and_then(Session::live) {
+            None => self.first_heard(&check, now, out),
+            Some(live) if live.active == check.tuple => self.nominate(&check, out),
+            Some(_) => self.heard_elsewhere(&check, now, out),
+        };
+        if stolen {
+            self.postpone(check.session, RelayReason::SharedTuple, now);
+        }
+        if bound {
+            out.push(Action::Forward(ForwardCheck {
+                session: check.session,
+                tuple: check.tuple,
+                datagram: check.datagram,
+                traffic_class: check.traffic_class,
+            }));
+        }
+    }
+
+    fn first_heard(&mut self, check: &Check, now: Instant, out: &mut Vec<Action>) -> bool {
+        let Some(session) = self.sessions.get_mut(&check.session) else { return false };
+        session.state = State::Live(Live::new(check.tuple, check.ifindex, check.nominates, now));
+        let client_ip = session.offer.client_ip;
+        self.bind(check.session, check.tuple, out);
+        out.push(Action::Activate { session: check.session, tuple: check.tuple });
+        self.client_heard(client_ip, out);
+        true
+    }
+
+    fn nominate(&mut self, check: &Check, out: &mut Vec<Action>) -> bool {
+        if let Some(live) = self.sessions.get_mut(&check.session).and_then(Session::live_mut) {
+            live.nominated |= check.nominates;
+            live.ifindex = check.ifindex;
+        }
+        // Another session may have used the tuple in between.
+        if self.by_tuple.get(&check.tuple) != Some(&check.session) {
+            self.bind(check.session, check.tuple, out);
+            out.push(Action::Activate { session: check.session, tuple: check.tuple });
+        }
+        true
+    }
+
+    fn heard_elsewhere(&mut self, check: &Check, now: Instant, out: &mut Vec<Action>) -> bool {
+        let Some(live) = self.sessions.get_mut(&check.session).and_then(Session::live_mut) else {
+            return false;
+        };
+        if !live.add_backup(check.tuple) {
+            self.stats.tuples_refused += 1;
+            return false;
+        }
+        self.bind(check.session, check.tuple, out);
+        if check.nominates {
+            self.migrate(check.session, check.tuple, check.ifindex, now, out);
+        } else {
+            self.escalate(check.session, out);
+        }
+        true
+    }
+
+    fn media(&mut self, id: SessionId, tuple: Tuple, ifindex: u32, now: Instant, out: &mut Vec<Action>) {
+        let Some(live) = self.sessions.get_mut(&id).and_then(Session::live_mut) else { return };
+        if live.active == tuple {
+            live.nominated = true;
+        } else if live.backups.contains(&tuple) {
+            self.migrate(id, tuple, ifindex, now, out);
+        }
+    }
+
+    /// Moves the return path; the flow of the old path goes first, so that nothing is sent to it any more.
+    fn migrate(&mut self, id: SessionId, tuple: Tuple, ifindex: u32, now: Instant, out: &mut Vec<Action>) {
+        self.remove_flow(id, RelayReason::Settling, now, out);
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let stream = session.offer.stream.clone();
+        if let Some(live) = session.live_mut() {
+            live.move_to(tuple, ifindex, now);
+            self.stats.migrations += 1;
+            tracing::info!(session = id.0, %stream, "client moved");
+            out.push(Action::Activate { session: id, tuple });
+        }
+    }
+
+    /// Takes `tuple` from the session that holds it, if that is another one; true if that one is live and well.
+    fn take_tuple(&mut self, tuple: Tuple, by: SessionId, now: Instant, out: &mut Vec<Action>) -> bool {
+        let Some(&holder) = self.by_tuple.get(&tuple).filter(|holder| **holder != by) else { return false };
+        self.remove_flow(holder, RelayReason::SharedTuple, now, out);
+        self.unbind(holder, tuple, out);
+        if let Some(live) = self.sessions.get_mut(&holder).and_then(Session::live_mut) {
+            live.backups.retain(|t| *t != tuple);
+        }
+        self.postpone(holder, RelayReason::SharedTuple, now);
+        true
+    }
+
+    fn postpone(&mut self, id: SessionId, reason: RelayReason, now: Instant) {
+        if let Some(live) = self.sessions.get_mut(&id).and_then(Session::live_mut) {
+            live.offload = Offload::relayed(reason, now + SHARED_SETTLE);
+        }
+    }
+
+    fn bind(&mut self, id: SessionId, tuple: Tuple, out: &mut Vec<Action>) {
+        self.by_tuple.insert(tuple, id);
+        self.by_client_ip.entry(tuple.client.ip()).or_default().insert(id);
+        out.push(Action::Bind { session: id, tuple });
+    }
+
+    fn unbind(&mut self, id: SessionId, tuple: Tuple, out: &mut Vec<Action>) {
+        if self.by_tuple.get(&tuple) == Some(&id) {
+            self.by_tuple.remove(&tuple);
+            out.push(Action::Unbind { tuple, session: id });
+        }
+        let still_there = self
+            .sessions
+            .get(&id)
+            .is_some_and(|s| s.tuples().any(|t| t != tuple && t.client.ip() == tuple.client.ip()));
+        if !still_there && let Some(ids) = self.by_client_ip.get_mut(&tuple.client.ip()) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.by_client_ip.remove(&tuple.client.ip());
+            }
+        }
+    }
+
+    fn await_client(&mut self, ip: IpAddr, out: &mut Vec<Action>) {
+        let count = self.pending.entry(ip).or_default();
+        *count += 1;
+        if *count == 1 {
+            self.escalate_all(ip, out);
+        }
+    }
+
+    fn client_heard(&mut self, ip: IpAddr, out: &mut Vec<Action>) {
+        let Some(count) = self.pending.get_mut(&ip) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.pending.remove(&ip);
+            self.escalate_all(ip, out);
+        }
+    }
+
+    fn escalate_all(&mut self, ip: IpAddr, out: &mut Vec<Action>) {
+        let ids: Vec<_> = self.by_client_ip.get(&ip).into_iter().flatten().copied().collect();
+        for id in ids {
+            self.escalate(id, out);
+        }
+    }
+
+    fn escalate(&self, id: SessionId, out: &mut Vec<Action>) {
+        let Some(live) = self.sessions.get(&id).and_then(Session::live) else { return };
+        if let Some(flow) = live.offload.flow() {
+            out.push(Action::Escalate { flow, what: self.escalation(live) });
+        }
+    }
+
+    fn escalation(&self, live: &Live) -> Escalation {
+        live.escalation(self.pending.contains_key(&live.active.client.ip()))
+    }
+
+    fn answered(&mut self, id: SessionId) {
+        if let Some(live) = self.sessions.get_mut(&id).and_then(Session::live_mut) {
+            live.answered = true;
+        }
+    }
+
+    fn installed(&mut self, id: SessionId, result: Result<FlowId, RelayReason>, now: Instant) {
+        let Some(live) = self.sessions.get_mut(&id).and_then(Session::live_mut) else { return };
+        match result {
+            Ok(flow) => {
+                live.offload = live.offload.installed(flow, now);
+                self.stats.offloads += 1;
+                tracing::info!(session = id.0, "forwarded in the kernel");
+            }
+            Err(reason) => {
+                live.offload = live.offload.failed(reason, now);
+                self.stats.count_relayed(reason);
+                tracing::info!(session = id.0, reason = reason.as_str(), "stays in userspace");
+            }
+        }
+    }
+
+    fn switch_offload(&mut self, on: bool, now: Instant, out: &mut Vec<Action>) {
+        self.limits.offload = on;
+        if !on {
+            let ids: Vec<_> = self.sessions.keys().copied().collect();
+            ids.into_iter().for_each(|id| self.remove_flow(id, RelayReason::SwitchedOff, now, out));
+        }
+    }
+
+    fn next_hop_lost(&mut self, sessions: &[SessionId], now: Instant, out: &mut Vec<Action>) {
+        for &id in sessions {
+            self.doubt(id, RelayReason::NextHopLost, now, out);
+        }
+    }
+
+    /// Ends an offload that is not to be believed; it is tried again later.
+    fn doubt(&mut self, id: SessionId, reason: RelayReason, now: Instant, out: &mut Vec<Action>) {
+        let Some(live) = self.sessions.get_mut(&id).and_then(Session::live_mut) else { return };
+        let Some(flow) = live.offload.flow() else { return };
+        live.offload = live.offload.failed(reason, now);
+        self.stats.count_relayed(reason);
+        tracing::warn!(session = id.0, reason = reason.as_str(), "back to userspace");
+        out.push(Action::Remove { session: id, flow });
+    }
+
+    /// Removes a flow for a cause that is nobody's fault.
+    fn remove_flow(&mut self, id: SessionId, reason: RelayReason, now: Instant, out: &mut Vec<Action>) {
+        let Some(live) = self.sessions.get_mut(&id).and_then(Session::live_mut) else { return };
+        if let Some(flow) = live.offload.flow() {
+            live.offload = Offload::relayed(reason, now);
+            self.stats.count_relayed(reason);
+            out.push(Action::Remove { session: id, flow });
+        }
+    }
+
+    fn activity(&mut self, looks: Vec<(SessionId, Activity)>, now: Instant, out: &mut Vec<Action>) {
+        for (id, look) in looks {
+            self.expire_tuples(id, &look.idle_tuples, out);
+            if let Some(reason) = self.end_of(id, &look, now) {
+                self.end(id, reason, now, out);
+            } else {
+                self.prove(id, &look, now, out);
+            }
+        }
+    }
+
+    fn expire_tuples(&mut self, id: SessionId, idle: &[Tuple], out: &mut Vec<Action>) {
+        let Some(live) = self.sessions.get_mut(&id).and_then(Session::live_mut) else { return };
+        let before = live.backups.len();
+        live.backups.retain(|tuple| !idle.contains(tuple));
+        if live.backups.len() == before {
+            return;
+        }
+        let active = live.active;
+        for &tuple in idle.iter().filter(|tuple| **tuple != active) {
+            self.unbind(id, tuple, out);
+        }
+        self.escalate(id, out);
+    }
+
+    fn end_of(&mut self, id: SessionId, look: &Activity, now: Instant) -> Option<EndReason> {
+        let idle_timeout = self.limits.idle_timeout;
+        let live = self.sessions.get_mut(&id)?.live_mut()?;
+        if look.closing || look.kernel.is_some_and(|kernel| kernel.closing) {
+            live.closing.get_or_insert(now);
+        }
+        if live.is_closed(look.client_idle, CLOSE_QUIET) {
+            return Some(EndReason::Closed);
+        }
+        (look.client_idle >= idle_timeout).then_some(EndReason::Idle)
+    }
+
+    fn prove(&mut self, id: SessionId, look: &Activity, now: Instant, out: &mut Vec<Action>) {
+        let Some(live) = self.sessions.get_mut(&id).and_then(Session::live_mut) else { return };
+        let responses_up = !live.backups.is_empty();
+        let Offload::Installed { proof, .. } = &mut live.offload else { return };
+        let Some(kernel) = look.kernel else { return };
+        if let Err(reason) = proof.look(look.relay, kernel, responses_up) {
+            self.doubt(id, reason, now, out);
+        }
+    }
+
+    fn tick(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let connect_timeout = self.limits.connect_timeout;
+        self.end_where(now, EndReason::NeverConnected, out, |s| {
+            matches!(s.state, State::Waiting | State::Admitting(_)) && now >= s.born + connect_timeout
+        });
+        if self.limits.offload {
+            self.install_ready(now, out);
+        }
+        self.ports.sweep(now);
+    }
+
+    fn install_ready(&mut self, now: Instant, out: &mut Vec<Action>) {
+        for (&id, session) in &mut self.sessions {
+            let (source, origin) = (session.source, session.media);
+            let Some(live) = session.live_mut() else { continue };
+            let Offload::Relayed { not_before, reason, .. } = &mut live.offload else { continue };
+            if now < *not_before {
+                continue;
+            }
+            if let Some(wait) = waits_for(live.nominated, live.answered) {
+                *reason = wait;
+                continue;
+            }
+            let flow = FlowRequest { tuple: live.active, ifindex: live.ifindex, source, origin };
+            let pending = self.pending.contains_key(&live.active.client.ip());
+            out.push(Action::Install { session: id, flow, escalation: live.escalation(pending) });
+        }
+    }
+
+    fn end_where(
+        &mut self,
+        now: Instant,
+        reason: EndReason,
+        out: &mut Vec<Action>,
+        which: impl Fn(&Session) -> bool,
+    ) {
+        let ids: Vec<_> = self.sessions.iter().filter(|(_, s)| which(s)).map(|(id, _)| *id).collect();
+        for id in ids {
+            self.end(id, reason, now, out);
+        }
+    }
+
+    /// Gives back everything the session holds.
+    fn end(&mut self, id: SessionId, reason: EndReason, now: Instant, out: &mut Vec<Action>) {
+        self.remove_flow(id, RelayReason::Settling, now, out);
+        let Some(session) = self.sessions.remove(&id) else { return };
+        for tuple in session.tuples() {
+            self.unbind(id, tuple, out);
+        }
+        if session.live().is_none() {
+            self.client_heard(session.offer.client_ip, out);
+        }
+        self.by_ufrags.remove(&session.offer.ufrags);
+        if reason != EndReason::NoSourcePort {
+            self.ports.release(session.source, session.media, now);
+        }
+        self.stats.count_end(reason);
+        tracing::info!(
+            session = id.0,
+            stream = %session.offer.stream,
+            origin = %session.offer.origin.id.0,
+            reason = reason.as_str(),
+            seconds = now.saturating_duration_since(session.born).as_secs(),
+            "session ended"
+        );
+        out.push(Action::Retire { session: id, ufrags: session.offer.ufrags });
+    }
+
+    /// Notes that the source socket of a session is open.
+    pub fn admitted(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(&id)
+            && matches!(session.state, State::Admitting(_))
+        {
+            session.state = State::Waiting;
+            self.stats.admitted += 1;
+            tracing::info!(
+                session = id.0,
+                stream = %session.offer.stream,
+                origin = %session.offer.origin.id.0,
+                role = ?session.offer.role,
+                "session offered"
+            );
+        }
+    }
+}
+
+fn waits_for(nominated: bool, answered: bool) -> Option<RelayReason> {
+    match (nominated, answered) {
+        (false, _) => Some(RelayReason::NotNominated),
+        (true, false) => Some(RelayReason::NotAnswered),
+        (true, true) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

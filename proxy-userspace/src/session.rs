@@ -1,0 +1,242 @@
+//! One WebRTC session: from the answer its client got to the last packet.
+//!
+//! ```text
+//!            offered                     first authenticated check
+//!   (none) ───────────► Admitting ─────► Waiting ─────► Live ─────► (ended)
+//!                       source socket    connect        idle, DELETE, DTLS close,
+//!                       being opened     time-out       origin down
+//!
+//!   Live:   Relayed ◄──────────► Installed
+//!           nominated, answered, settled: install
+//!           migration, shared tuple, proof failed, end: remove
+//! ```
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use proxy_protocol::{
+    ice::{IcePwd, UfragPair},
+    stream_url::StreamKey,
+};
+
+use crate::{
+    datapath::{Escalation, FlowId},
+    origin::Origin,
+};
+
+pub mod offload;
+pub mod source_port;
+
+pub use offload::{Offload, RelayReason};
+
+/// Names a session within one process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(pub u64);
+
+/// Which way a session's media goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Client to origin.
+    Publisher,
+    /// Origin to client.
+    Player,
+}
+
+/// What signalling learnt of a session from the offer and the origin's answer.
+#[derive(Clone, Debug)]
+pub struct SessionOffer {
+    /// The stream.
+    pub stream: StreamKey,
+    /// The origin that answered: media goes there and nowhere else.
+    pub origin: Arc<Origin>,
+    /// The STUN USERNAME of the client's checks.
+    pub ufrags: UfragPair,
+    /// The key of their MESSAGE-INTEGRITY.
+    pub pwd: IcePwd,
+    /// Where the client signalled from.
+    pub client_ip: IpAddr,
+    /// Which way media goes.
+    pub role: Role,
+}
+
+/// One client address a session is reached by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tuple {
+    /// The client.
+    pub client: SocketAddr,
+    /// Our address and port the client sends to, as the socket sees it.
+    pub local: SocketAddr,
+}
+
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EndReason {
+    /// The client sent DELETE.
+    Deleted,
+    /// A DTLS alert went by and nothing followed.
+    Closed,
+    /// The client went silent.
+    Idle,
+    /// No authenticated check ever came.
+    NeverConnected,
+    /// The origin went down.
+    OriginDown,
+    /// No source port could be bound.
+    NoSourcePort,
+    /// The proxy stops.
+    Shutdown,
+}
+
+impl EndReason {
+    /// Every reason.
+    pub const ALL: [Self; 7] = [
+        Self::Deleted,
+        Self::Closed,
+        Self::Idle,
+        Self::NeverConnected,
+        Self::OriginDown,
+        Self::NoSourcePort,
+        Self::Shutdown,
+    ];
+
+    /// The word in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deleted => "deleted",
+            Self::Closed => "closed",
+            Self::Idle => "idle",
+            Self::NeverConnected => "never_connected",
+            Self::OriginDown => "origin_down",
+            Self::NoSourcePort => "no_source_port",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// A session.
+#[derive(Debug)]
+pub struct Session {
+    /// What signalling told.
+    pub offer: SessionOffer,
+    /// The origin's media endpoint.
+    pub media: SocketAddr,
+    /// Our leased address towards the origin.
+    pub source: SocketAddr,
+    /// When it was offered.
+    pub born: Instant,
+    /// How far it is.
+    pub state: State,
+}
+
+/// How far a session is.
+#[derive(Debug)]
+pub enum State {
+    /// Its source socket is being opened; so many ports were tried.
+    Admitting(u32),
+    /// The client has its answer but has not been heard.
+    Waiting,
+    /// The client has been heard.
+    Live(Live),
+}
+
+/// A session whose client has been heard.
+#[derive(Debug)]
+pub struct Live {
+    /// Where the origin's packets go.
+    pub active: Tuple,
+    /// The device the active tuple's packets come in by.
+    pub ifindex: u32,
+    /// The client said USE-CANDIDATE on the active tuple, or sent media from it.
+    pub nominated: bool,
+    /// The origin has answered.
+    pub answered: bool,
+    /// Other authenticated tuples.
+    pub backups: Vec<Tuple>,
+    /// Whether the kernel forwards it.
+    pub offload: Offload,
+    /// A DTLS alert went by at this time.
+    pub closing: Option<Instant>,
+}
+
+/// A session keeps this many spare tuples; more are refused until one expires.
+const MAX_BACKUPS: usize = 8;
+
+impl Session {
+    /// The flow the kernel forwards, if it does.
+    pub fn flow(&self) -> Option<FlowId> {
+        self.live().and_then(|live| live.offload.flow())
+    }
+
+    /// The live part, once the client has been heard.
+    pub fn live(&self) -> Option<&Live> {
+        match &self.state {
+            State::Live(live) => Some(live),
+            State::Admitting(_) | State::Waiting => None,
+        }
+    }
+
+    /// The live part, mutable.
+    pub fn live_mut(&mut self) -> Option<&mut Live> {
+        match &mut self.state {
+            State::Live(live) => Some(live),
+            State::Admitting(_) | State::Waiting => None,
+        }
+    }
+
+    /// Every tuple it holds.
+    pub fn tuples(&self) -> impl Iterator<Item = Tuple> {
+        self.live()
+            .into_iter()
+            .flat_map(|live| std::iter::once(live.active).chain(live.backups.iter().copied()))
+    }
+}
+
+impl Live {
+    /// A session just heard on `tuple`.
+    pub fn new(tuple: Tuple, ifindex: u32, nominated: bool, now: Instant) -> Self {
+        Self {
+            active: tuple,
+            ifindex,
+            nominated,
+            answered: false,
+            backups: Vec::new(),
+            offload: Offload::relayed(RelayReason::Settling, now + offload::SETTLE),
+            closing: None,
+        }
+    }
+
+    /// Remembers a spare tuple; false if there are too many.
+    pub fn add_backup(&mut self, tuple: Tuple) -> bool {
+        if self.active == tuple || self.backups.contains(&tuple) {
+            return true;
+        }
+        let room = self.backups.len() < MAX_BACKUPS;
+        if room {
+            self.backups.push(tuple);
+        }
+        room
+    }
+
+    /// Makes `tuple` the return path; the old one stays as a spare.
+    pub fn move_to(&mut self, tuple: Tuple, ifindex: u32, now: Instant) {
+        let old = std::mem::replace(&mut self.active, tuple);
+        self.backups.retain(|t| *t != tuple);
+        self.add_backup(old);
+        self.ifindex = ifindex;
+        self.nominated = true;
+        self.offload = Offload::relayed(RelayReason::Settling, now + offload::SETTLE);
+    }
+
+    /// Which STUN packets userspace needs while the kernel forwards this session.
+    pub fn escalation(&self, pending_from_this_client: bool) -> Escalation {
+        Escalation { requests: pending_from_this_client, responses: !self.backups.is_empty() }
+    }
+
+    /// Whether a DTLS alert was followed by `quiet` of silence.
+    pub fn is_closed(&self, idle: Duration, quiet: Duration) -> bool {
+        self.closing.is_some() && idle >= quiet
+    }
+}

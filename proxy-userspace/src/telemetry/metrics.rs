@@ -1,0 +1,112 @@
+//! Every metric: name, unit, help text, labels. The kernel and the relay share families and differ by `datapath`.
+
+use std::{collections::BTreeMap, sync::atomic::AtomicU64};
+
+use prometheus_client::{
+    encoding::text::encode as encode_text,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::{Registry, Unit},
+};
+
+use crate::control::snapshot::Totals;
+
+type Labels = Vec<(&'static str, &'static str)>;
+type Counters = Family<Labels, Counter<u64, AtomicU64>>;
+
+/// Writes `totals` in the OpenMetrics text format.
+pub fn encode(totals: &Totals) -> String {
+    let mut registry = Registry::with_prefix("xproxy");
+    sessions(&mut registry, totals);
+    packets(&mut registry, totals);
+    resources(&mut registry, totals);
+    let mut text = String::new();
+    encode_text(&mut text, &registry).expect("writing to a string cannot fail");
+    text
+}
+
+fn sessions(registry: &mut Registry, totals: &Totals) {
+    gauge(registry, "sessions", "Sessions now", totals.sessions as u64);
+    gauge(registry, "sessions_offloaded", "Sessions forwarded in the kernel now", totals.offloaded as u64);
+    counter(registry, "sessions_admitted", "Sessions whose client got an answer", totals.admitted);
+    by_reason(registry, "sessions_ended", "Sessions that ended, by reason", &totals.ended);
+    counter(registry, "flow_installs", "Flows installed in the kernel", totals.offloads);
+    by_reason(registry, "flows_relayed", "Flows not installed or removed again, by reason", &totals.relayed);
+    counter(registry, "migrations", "Return paths moved to another client address", totals.migrations);
+}
+
+fn packets(registry: &mut Registry, totals: &Totals) {
+    let (packets, bytes, reasons) = (Counters::default(), Counters::default(), Counters::default());
+    for path in &totals.packets {
+        let labels = vec![("datapath", path.datapath), ("direction", path.direction)];
+        packets.get_or_create(&labels).inc_by(path.packets);
+        bytes.get_or_create(&labels).inc_by(path.bytes);
+    }
+    for row in &totals.reasons {
+        let labels = vec![("datapath", row.datapath), ("reason", row.reason)];
+        reasons.get_or_create(&labels).inc_by(row.packets);
+    }
+    registry.register("packets", "Media packets forwarded", packets);
+    let help = "Media bytes forwarded: from the IP header on in the kernel, payload in userspace";
+    registry.register_with_unit("forwarded", help, Unit::Bytes, bytes);
+    registry.register("frames", "Frames and datagrams seen, by what became of them", reasons);
+}
+
+fn resources(registry: &mut Registry, totals: &Totals) {
+    gauge(registry, "source_ports_leased", "Source ports leased", totals.ports_leased as u64);
+    gauge(registry, "source_ports_resting", "Source ports resting after use", totals.ports_resting as u64);
+    let help = "Source ports leased or resting towards the fullest origin";
+    gauge(registry, "source_ports_fullest", help, totals.ports_fullest as u64);
+    let help = "Source ports per origin and source address";
+    gauge(registry, "source_ports_capacity", help, totals.ports_capacity as u64);
+    gauge(registry, "source_sockets", "Source sockets open", totals.source_sockets as u64);
+    let table: Gauge<u64, AtomicU64> = Gauge::default();
+    table.set(totals.table_bytes);
+    registry.register_with_unit("flow_table", "Kernel memory of the flow tables", Unit::Bytes, table);
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    let gauge: Gauge<u64, AtomicU64> = Gauge::default();
+    gauge.set(value);
+    registry.register(name, help, gauge);
+}
+
+fn counter(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    let counter: Counter = Counter::default();
+    counter.inc_by(value);
+    registry.register(name, help, counter);
+}
+
+fn by_reason(registry: &mut Registry, name: &str, help: &str, counts: &BTreeMap<&'static str, u64>) {
+    let family = Counters::default();
+    for (reason, count) in counts {
+        family.get_or_create(&vec![("reason", *reason)]).inc_by(*count);
+    }
+    registry.register(name, help, family);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::snapshot::{PathTotals, ReasonTotals};
+
+    #[test]
+    fn both_datapaths_are_rows_of_one_family() {
+        let path = |datapath, packets| PathTotals { datapath, direction: "to_client", packets, bytes: 0 };
+        let totals = Totals {
+            packets: vec![path("kernel", 99), path("userspace", 1)],
+            reasons: vec![ReasonTotals { datapath: "tc", reason: "no_flow", packets: 3 }],
+            ended: BTreeMap::from([("idle", 2)]),
+            ..Totals::default()
+        };
+        let text = encode(&totals);
+        for row in [
+            r#"xproxy_packets_total{datapath="kernel",direction="to_client"} 99"#,
+            r#"xproxy_packets_total{datapath="userspace",direction="to_client"} 1"#,
+            r#"xproxy_frames_total{datapath="tc",reason="no_flow"} 3"#,
+            r#"xproxy_sessions_ended_total{reason="idle"} 2"#,
+            "# EOF",
+        ] {
+            assert!(text.contains(row), "{row} in {text}");
+        }
+    }
+}

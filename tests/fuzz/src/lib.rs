@@ -1,0 +1,77 @@
+//! What every parser of network input must hold for any bytes at all.
+//!
+//! The fuzz targets call these functions, and so does the test that replays the corpora without a fuzzer.
+
+use proxy_common::demux::{Class, classify};
+use proxy_protocol::{
+    sdp::{self, Answer, HostCandidate},
+    stream_url::{StreamKey, StreamRules},
+    stun::{self, Message, Method},
+};
+
+/// A datagram is a message or an error.
+pub fn stun(input: &[u8]) {
+    let Ok(message) = Message::parse(input) else { return };
+    let (_, _) = (message.fingerprint(), message.transaction_id());
+    assert!(message.has_integrity() || !message.verify_integrity(b"VOkJxbRl1RmTxUk/WvJxBt"));
+}
+
+/// An answer can be rewritten, and the result read and rewritten again without further change.
+pub fn sdp_answer(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let Ok(answer) = Answer::parse(text) else { return };
+    assert_eq!(sdp::offer_ufrag(text).as_ref(), Ok(answer.ufrag()));
+
+    let ours = HostCandidate { ip: [203, 0, 113, 5].into(), port: 8000 };
+    let rewritten = answer.with_candidates(&[ours]);
+    let again = Answer::parse(&rewritten).expect("our own candidates are well-formed");
+    assert_eq!(again.media_count(), answer.media_count());
+    assert!(again.candidates().iter().all(|candidate| candidate.host == "203.0.113.5"));
+    assert!(!again.candidates().is_empty());
+    assert_eq!(again.with_candidates(&[ours]), rewritten);
+}
+
+/// An address, of which a second line is the stream or the Host, is a key in normal form or an error.
+pub fn stream_url(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let (address, name) = text.split_once('\n').unwrap_or((text, ""));
+    let mut rules = StreamRules { vhosts: vec!["cdn.example.com".to_owned()], go_compatible: true };
+    stream_keys(&rules, address, name).for_each(drop);
+
+    rules.go_compatible = false;
+    for key in stream_keys(&rules, address, name) {
+        assert!(!key.as_str().contains("//") && !key.app().is_empty());
+        assert_eq!(key.as_str().parse(), Ok(key));
+    }
+}
+
+fn stream_keys(rules: &StreamRules, address: &str, name: &str) -> impl Iterator<Item = StreamKey> {
+    let keys = [
+        rules.rtmp(address, name),
+        rules.rtc_url(address),
+        rules.http(Some(name), address, Some(name)),
+        rules.http(Some(name), "/rtc/v1/whip/", Some(address)),
+        rules.srt(address),
+    ];
+    keys.into_iter().flatten()
+}
+
+/// The two bytes that the kernel looks at agree with the whole message.
+pub fn demux(input: &[u8]) {
+    let Some(first) = input.first_chunk() else { return };
+    let expected = match Message::parse(input) {
+        Ok(message) if message.method() == Method::BINDING => stun_class(message.class()),
+        Ok(_) => Class::Other,
+        Err(_) => return,
+    };
+    assert_eq!(classify(*first), expected);
+}
+
+const fn stun_class(class: stun::Class) -> Class {
+    match class {
+        stun::Class::Request => Class::StunRequest,
+        stun::Class::Indication => Class::StunIndication,
+        stun::Class::Success => Class::StunSuccess,
+        stun::Class::Error => Class::StunError,
+    }
+}

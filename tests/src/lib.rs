@@ -1,0 +1,17 @@
+//! The harness of the kernel and end-to-end tests, and the media parts that the demo shares with them.
+//!
+//! [`origin`] and [`load`] are the two ends of every session, [`netns`] is the network between them, and
+//! [`residue`] says what was left behind.
+
+pub mod deadlines;
+pub mod frame;
+pub mod http;
+pub mod kernel;
+pub mod load;
+pub mod mailbox;
+pub mod netns;
+pub mod origin;
+pub mod proxy;
+pub mod raw;
+pub mod residue;
+pub mod site;

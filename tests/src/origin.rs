@@ -1,0 +1,198 @@
+//! An origin in the shape of SRS: WHIP, WHEP and the older JSON API in front of one UDP port that speaks real
+//! ICE-lite, DTLS and SRTP, plus the heartbeat by which origins register with a proxy.
+//!
+//! Packets keep the publisher's sequence numbers on their way to each player, so that whoever counts gaps at a
+//! player counts what was lost anywhere between the two ends.
+//!
+//! Shapes (answers, headers, JSON members, time-outs) are those of SRS 7; see the modules for each.
+
+mod answer;
+mod api;
+mod heartbeat;
+mod media;
+mod player;
+mod routes;
+mod rtmp;
+mod session;
+mod stats;
+mod streams;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use rand::Rng as _;
+
+use crate::http::Server;
+use crate::mailbox::{Sender, mailbox};
+use media::{Command, Media};
+
+pub use heartbeat::{Heartbeat, HeartbeatFormat};
+pub use stats::{OriginStats, SessionStats};
+
+/// How an origin listens and what it claims to be.
+#[derive(Debug, Clone)]
+pub struct OriginConfig {
+    /// Where the HTTP API listens; port 0 picks one.
+    pub api: SocketAddr,
+    /// Where media is received; port 0 picks one.
+    pub rtc: SocketAddr,
+    /// Where the RTMP end point listens, if there is one. Proxies ask for one at registration.
+    pub rtmp: Option<SocketAddr>,
+    /// The addresses in answers; without a port, that of `rtc`.
+    pub candidates: Vec<Candidate>,
+    /// The proxy to register with.
+    pub heartbeat: Option<Heartbeat>,
+    /// A session ends this long after its last datagram.
+    pub session_timeout: Duration,
+    /// Datagrams from a bound address always go to the session bound to it, STUN with another user name
+    /// included, as in SRS: it shows a proxy that uses one source port for two sessions.
+    pub address_first: bool,
+    /// What origins are told apart by: kept by SRS over restarts.
+    pub server_id: String,
+    /// New at every start.
+    pub service_id: String,
+}
+
+/// An address for candidate lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate {
+    /// The address.
+    pub ip: IpAddr,
+    /// The port, if it differs from the media port.
+    pub port: Option<u16>,
+}
+
+impl Candidate {
+    /// An address with the media port.
+    #[must_use]
+    pub fn at(ip: impl Into<IpAddr>) -> Self {
+        Self { ip: ip.into(), port: None }
+    }
+}
+
+impl std::str::FromStr for Candidate {
+    type Err = std::net::AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse::<SocketAddr>() {
+            Ok(address) => Ok(Self { ip: address.ip(), port: Some(address.port()) }),
+            Err(_) => text.parse().map(|ip| Self { ip, port: None }),
+        }
+    }
+}
+
+impl OriginConfig {
+    /// An origin on `ip` with ports chosen by the system, without heartbeat.
+    #[must_use]
+    pub fn on(ip: Ipv4Addr) -> Self {
+        let any_port = SocketAddr::from((ip, 0));
+        Self {
+            api: any_port,
+            rtc: any_port,
+            rtmp: Some(any_port),
+            candidates: vec![Candidate::at(ip)],
+            heartbeat: None,
+            session_timeout: Duration::from_secs(30),
+            address_first: false,
+            server_id: format!("vid-{}", random_id(7)),
+            service_id: random_id(8),
+        }
+    }
+}
+
+/// A running origin; it stops when dropped.
+#[derive(Debug)]
+pub struct Origin {
+    endpoints: Endpoints,
+    commands: Sender<Command>,
+    media: Option<JoinHandle<()>>,
+    _api: Server,
+    _rtmp: Option<Server>,
+    _heartbeat: Option<heartbeat::Beating>,
+}
+
+/// Where a running origin listens.
+#[derive(Debug, Clone, Copy)]
+pub struct Endpoints {
+    /// The HTTP API.
+    pub api: SocketAddr,
+    /// Media.
+    pub rtc: SocketAddr,
+    /// RTMP.
+    pub rtmp: Option<SocketAddr>,
+}
+
+impl Origin {
+    /// Starts an origin whose sockets belong to the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// When an address cannot be bound.
+    pub fn start(config: OriginConfig) -> Result<Self> {
+        let config = Arc::new(config);
+        let socket = bind_media(config.rtc).with_context(|| format!("failed to bind udp {}", config.rtc))?;
+        let rtc = socket.local_addr()?;
+        let (commands, mailbox) = mailbox()?;
+        let media = Media::new(Arc::clone(&config), socket, mailbox)?;
+        let api = api::serve(&config, commands.clone())
+            .with_context(|| format!("failed to listen on tcp {}", config.api))?;
+        let rtmp = config.rtmp.map(rtmp::serve).transpose().context("failed to listen for RTMP")?;
+        let endpoints = Endpoints { api: api.address(), rtc, rtmp: rtmp.as_ref().map(Server::address) };
+        let beating =
+            config.heartbeat.clone().map(|heartbeat| heartbeat.start(&config, endpoints)).transpose()?;
+        let media = Some(thread::spawn(move || media.run()));
+        Ok(Self { endpoints, commands, media, _api: api, _rtmp: rtmp, _heartbeat: beating })
+    }
+
+    /// Where the origin listens.
+    #[must_use]
+    pub fn endpoints(&self) -> Endpoints {
+        self.endpoints
+    }
+
+    /// What happened so far; sessions that ended are not listed any more.
+    ///
+    /// # Panics
+    /// When the media thread has panicked.
+    #[must_use]
+    pub fn stats(&self) -> OriginStats {
+        self.commands
+            .ask(|reply| Command::Stats { reply })
+            .expect("the media thread lives as long as the origin")
+    }
+
+    /// The API address as clients write it: `http://ip:port`.
+    #[must_use]
+    pub fn base_url(&self) -> String {
+        format!("http://{}", self.endpoints.api)
+    }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        self.commands.send(Command::Stop);
+        if let Some(media) = self.media.take() {
+            let _ = media.join();
+        }
+    }
+}
+
+const SOCKET_BUFFER: usize = 8 << 20;
+
+fn bind_media(address: SocketAddr) -> std::io::Result<UdpSocket> {
+    let socket = UdpSocket::bind(address)?;
+    socket.set_nonblocking(true)?;
+    // Beyond the system's limit only with privilege; a smaller buffer still works.
+    let _ = rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, SOCKET_BUFFER);
+    let _ = rustix::net::sockopt::set_socket_send_buffer_size_force(&socket, SOCKET_BUFFER);
+    Ok(socket)
+}
+
+/// SRS draws its ids from this alphabet.
+fn random_id(length: usize) -> String {
+    const ALPHABET: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    let mut random = rand::rng();
+    (0..length).map(|_| char::from(ALPHABET[random.random_range(0..ALPHABET.len())])).collect()
+}

@@ -1,0 +1,164 @@
+//! SRS's HTTP API: WHIP, WHEP, the JSON calls before them, and the lists of what runs.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+use str0m::IceCreds;
+
+use super::OriginConfig;
+use super::media::{Answer, Command};
+use super::session::{Offer, Role};
+use crate::http::{Arrived, Response, Server};
+use crate::mailbox::Sender;
+
+pub(super) fn serve(config: &Arc<OriginConfig>, media: Sender<Command>) -> io::Result<Server> {
+    let api = Api { config: Arc::clone(config), media };
+    Server::start(config.api, move |request| api.handle(request).map(as_srs))
+}
+
+#[derive(Debug)]
+struct Api {
+    config: Arc<OriginConfig>,
+    media: Sender<Command>,
+}
+
+fn as_srs(response: Response) -> Response {
+    response
+        .with_header("Access-Control-Allow-Headers", "*")
+        .with_header("Access-Control-Allow-Methods", "*")
+        .with_header("Access-Control-Allow-Origin", "*")
+        .with_header("Access-Control-Expose-Headers", "*")
+        .with_header("Connection", "Close")
+        .with_header("Server", "SRS/7.0.18(Kai)")
+}
+
+fn empty() -> Response {
+    Response::new(200, "text/plain", "")
+}
+
+impl Api {
+    /// `None` closes the connection without an answer, as SRS does with an offer that it cannot use.
+    fn handle(&self, request: &Arrived) -> Option<Response> {
+        let path = request.path().trim_end_matches('/');
+        match (request.method.as_str(), path) {
+            ("OPTIONS", _) => Some(empty()),
+            (_, "/rtc/v1/whip" | "/rtc/v1/whep") if is_delete(request) => Some(self.delete(request)),
+            ("POST", "/rtc/v1/whip") => self.exchange(request, whip_role(request)),
+            ("POST", "/rtc/v1/whep" | "/rtc/v1/whip-play") => self.exchange(request, Role::Player),
+            ("POST", "/rtc/v1/publish") => Some(self.legacy(request, Role::Publisher)),
+            ("POST", "/rtc/v1/play") => Some(self.legacy(request, Role::Player)),
+            ("GET", "/api/v1/versions") => Some(Response::json(&self.version())),
+            ("GET", "/api/v1/summaries" | "/api/v1/clients" | "/api/v1/streams") => self.lists(),
+            _ => Some(Response::new(404, "text/plain", "")),
+        }
+    }
+
+    fn exchange(&self, request: &Arrived, role: Role) -> Option<Response> {
+        let app = request.query("app").unwrap_or("live");
+        let stream = request.query("stream").unwrap_or("livestream");
+        let offer = offer(request, role, format!("{app}/{stream}"), request.body.clone()).ok()?;
+        let Answer { sdp, username, token } = self.ask(offer).ok()?;
+        let location =
+            format!("/rtc/v1/whip/?action=delete&token={token}&app={app}&stream={stream}&session={username}");
+        Some(Response::new(201, "application/sdp", sdp).with_header("Location", location))
+    }
+
+    /// The status is 200 whatever happens; `code` tells.
+    fn legacy(&self, request: &Arrived, role: Role) -> Response {
+        let mut members = self.identity();
+        match self.legacy_answer(request, role) {
+            Ok(answer) => {
+                members["sdp"] = answer.sdp.into();
+                members["sessionid"] = answer.username.into();
+            }
+            Err(_) => members["code"] = 400.into(),
+        }
+        Response::json(&members)
+    }
+
+    fn legacy_answer(&self, request: &Arrived, role: Role) -> Result<Answer> {
+        let body: Value = serde_json::from_str(&request.body).context("failed to parse the body")?;
+        let member = |name: &str| body[name].as_str().with_context(|| format!("no member {name}"));
+        let stream = stream_of(member("streamurl")?).context("no app and stream in streamurl")?;
+        self.ask(offer(request, role, stream, member("sdp")?.to_owned())?)
+    }
+
+    fn ask(&self, offer: Offer) -> Result<Answer> {
+        self.media.ask(|reply| Command::Offer { offer, reply }).context("the origin is stopping")?
+    }
+
+    fn delete(&self, request: &Arrived) -> Response {
+        let parameter = |name| request.query(name).unwrap_or_default().to_owned();
+        self.media.send(Command::Delete { username: parameter("session"), token: parameter("token") });
+        empty()
+    }
+
+    fn identity(&self) -> Value {
+        let OriginConfig { server_id, service_id, .. } = self.config.as_ref();
+        json!({"code": 0, "server": server_id, "service": service_id, "pid": std::process::id().to_string()})
+    }
+
+    fn version(&self) -> Value {
+        let mut members = self.identity();
+        members["data"] = json!({"major": 7, "minor": 0, "revision": 18, "version": "7.0.18"});
+        members
+    }
+
+    fn lists(&self) -> Option<Response> {
+        let stats = self.media.ask(|reply| Command::Stats { reply })?;
+        let mut members = self.identity();
+        members["data"] = serde_json::to_value(stats).ok()?;
+        Some(Response::json(&members))
+    }
+}
+
+fn is_delete(request: &Arrived) -> bool {
+    request.method == "DELETE" || (request.method == "POST" && request.query("action") == Some("delete"))
+}
+
+fn whip_role(request: &Arrived) -> Role {
+    if request.query("action") == Some("play") { Role::Player } else { Role::Publisher }
+}
+
+fn offer(request: &Arrived, role: Role, stream: String, sdp: String) -> Result<Offer> {
+    let candidate = request.query("eip").or_else(|| request.query("candidate"));
+    let credentials = request.query("ice-ufrag").zip(request.query("ice-pwd"));
+    let credentials =
+        credentials.filter(|(ufrag, pwd)| (4..=32).contains(&ufrag.len()) && (22..=32).contains(&pwd.len()));
+    Ok(Offer {
+        role,
+        stream,
+        sdp,
+        candidate: candidate.map(str::parse).transpose().context("failed to parse the candidate")?,
+        credentials: credentials.map(|(ufrag, pass)| IceCreds { ufrag: ufrag.into(), pass: pass.into() }),
+        client_ip: client_ip(request),
+        host: request.headers.get("host").unwrap_or_default().to_owned(),
+    })
+}
+
+fn client_ip(request: &Arrived) -> IpAddr {
+    let forwarded = request.headers.get("x-forwarded-for").and_then(|list| list.split(',').next());
+    let told = forwarded.or_else(|| request.headers.get("x-real-ip"));
+    told.and_then(|ip| ip.trim().parse().ok()).unwrap_or_else(|| request.peer.ip())
+}
+
+/// `app/stream` of `webrtc://host/app/stream?query`.
+fn stream_of(url: &str) -> Option<String> {
+    let (_, rest) = url.split_once("://")?;
+    let (_, path) = rest.split('?').next()?.split_once('/')?;
+    path.contains('/').then(|| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stream_url_names_app_and_stream() {
+        assert_eq!(stream_of("webrtc://h:1985/live/s?x=1"), Some("live/s".to_owned()));
+        assert_eq!(stream_of("webrtc://h/s"), None);
+    }
+}

@@ -1,0 +1,58 @@
+//! What can be read from a running origin.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::Serialize;
+
+/// Totals and the sessions that live.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct OriginStats {
+    /// Media packets from publishers.
+    pub packets_in: u64,
+    /// Media packets to players.
+    pub packets_out: u64,
+    /// Datagrams that belong to no session.
+    pub unclaimed: u64,
+    /// Datagrams of a session that the media stack refused, for instance for a wrong message integrity.
+    pub refused: u64,
+    /// Sessions that ended, for whatever reason.
+    pub ended: u64,
+    /// The living sessions.
+    pub sessions: Vec<SessionStats>,
+}
+
+/// One living session.
+#[derive(Debug, Clone, Serialize)]
+pub struct SessionStats {
+    /// The STUN user name: `local:remote`.
+    pub username: String,
+    /// `app/stream`.
+    pub stream: String,
+    /// A publisher, else a player.
+    pub publish: bool,
+    /// Milliseconds from the answer to the finished DTLS handshake.
+    pub connected_after_ms: Option<u128>,
+    /// The address that media is sent to: that of the newest STUN request.
+    pub remote: Option<SocketAddr>,
+    /// How often that address has changed.
+    pub moves: u32,
+    /// Datagrams of any kind from the peer.
+    pub datagrams_in: u64,
+    /// Datagrams of any kind to the peer.
+    pub datagrams_out: u64,
+    /// Media packets from the peer.
+    pub packets_in: u64,
+    /// Media packets to the peer.
+    pub packets_out: u64,
+    /// The peer's address as the API request tells: `X-Forwarded-For`, else `X-Real-IP`, else the connection's.
+    pub client_ip: IpAddr,
+    /// The `Host` of the API request.
+    pub host: String,
+}
+
+impl OriginStats {
+    /// The living publishers, or the living players.
+    pub fn sessions_of(&self, publish: bool) -> impl Iterator<Item = &SessionStats> {
+        self.sessions.iter().filter(move |session| session.publish == publish)
+    }
+}

@@ -1,0 +1,336 @@
+//! The proxy under test: the real binary, in a namespace, seen through its own API.
+
+use std::{
+    net::Ipv4Addr,
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde::Deserialize;
+
+use crate::{
+    http::{Request, Url},
+    netns::{Namespace, Process},
+};
+
+/// Where the binary is, if it is not beside the test.
+pub const BINARY: &str = "XPROXY_BIN";
+const START: Duration = Duration::from_secs(20);
+const STEP: Duration = Duration::from_millis(20);
+
+/// How packets are to be forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// Native XDP.
+    Xdp,
+    /// TC.
+    Tc,
+    /// No kernel program.
+    Userspace,
+}
+
+impl Engine {
+    /// Every engine.
+    pub const ALL: [Self; 3] = [Self::Xdp, Self::Tc, Self::Userspace];
+
+    /// The value of `PROXY_DATAPATH`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Xdp => "xdp",
+            Self::Tc => "tc",
+            Self::Userspace => "userspace",
+        }
+    }
+
+    /// Whether the kernel forwards.
+    #[must_use]
+    pub fn is_kernel(self) -> bool {
+        self != Self::Userspace
+    }
+}
+
+/// A running proxy on its default ports.
+#[derive(Debug)]
+pub struct Proxy<'a> {
+    namespace: &'a Namespace,
+    process: Process,
+    ip: Ipv4Addr,
+}
+
+/// `/api/v1/proxy/status`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Status {
+    /// Totals since the start.
+    pub totals: Totals,
+    /// What forwards where.
+    pub interfaces: Vec<Interface>,
+    /// Every session.
+    pub sessions: Vec<Session>,
+}
+
+/// Totals since the start.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Totals {
+    /// Sessions now.
+    pub sessions: usize,
+    /// Of these, forwarded in the kernel.
+    pub offloaded: usize,
+    /// Packets by datapath and direction.
+    pub packets: Vec<PathTotals>,
+    /// Frames and datagrams by datapath and what became of them.
+    pub reasons: Vec<ReasonTotals>,
+    /// Flows not installed or removed, by reason.
+    pub relayed: std::collections::BTreeMap<String, u64>,
+    /// Sessions that ended, by reason.
+    pub ended: std::collections::BTreeMap<String, u64>,
+    /// Return paths moved.
+    pub migrations: u64,
+    /// Source ports leased.
+    pub ports_leased: usize,
+    /// Source ports resting.
+    pub ports_resting: usize,
+}
+
+/// What one datapath did in one direction.
+#[derive(Clone, Debug, Deserialize)]
+pub struct PathTotals {
+    /// `kernel` or `userspace`.
+    pub datapath: String,
+    /// `to_origin` or `to_client`.
+    pub direction: String,
+    /// Packets.
+    pub packets: u64,
+}
+
+/// What became of packets in one datapath.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ReasonTotals {
+    /// `xdp`, `tc` or `userspace`.
+    pub datapath: String,
+    /// The reason.
+    pub reason: String,
+    /// How many.
+    pub packets: u64,
+}
+
+/// An interface with programs on it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// `xdp` or `tc`.
+    pub engine: String,
+    /// `native`, `tcx` or `clsact`.
+    pub mode: String,
+    /// Why not the faster engine.
+    pub note: Option<String>,
+}
+
+/// A session.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Session {
+    /// Its stream.
+    pub stream: String,
+    /// `publisher` or `player`.
+    pub role: String,
+    /// Its origin.
+    pub origin: String,
+    /// The origin's media endpoint.
+    pub media: String,
+    /// `waiting`, `userspace` or `kernel`.
+    pub state: String,
+    /// Why it is not forwarded in the kernel.
+    pub reason: Option<String>,
+    /// Where the client is.
+    pub client: Option<String>,
+    /// Packets relayed by userspace.
+    pub userspace: Directions,
+    /// Packets forwarded by the kernel.
+    pub kernel: Option<Directions>,
+}
+
+/// Packets by direction.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub struct Directions {
+    /// Client to origin.
+    pub to_origin: u64,
+    /// Origin to client.
+    pub to_client: u64,
+}
+
+impl Status {
+    /// Packets of one datapath in both directions.
+    #[must_use]
+    pub fn packets(&self, datapath: &str) -> u64 {
+        self.totals.packets.iter().filter(|path| path.datapath == datapath).map(|path| path.packets).sum()
+    }
+
+    /// Frames or datagrams with one reason, in all datapaths.
+    #[must_use]
+    pub fn reason(&self, reason: &str) -> u64 {
+        self.totals.reasons.iter().filter(|row| row.reason == reason).map(|row| row.packets).sum()
+    }
+}
+
+impl<'a> Proxy<'a> {
+    /// Starts the binary in `namespace`, reachable at `ip`, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it cannot be started or does not become ready.
+    pub fn start(
+        namespace: &'a Namespace,
+        ip: Ipv4Addr,
+        engine: Engine,
+        settings: &[(&str, &str)],
+    ) -> Result<Self> {
+        let mut command = Self::command(engine)?;
+        command.envs(settings.iter().copied());
+        Self::spawn(namespace, ip, command)
+    }
+
+    /// The command that [`Proxy::start`] runs, for tests that change it.
+    ///
+    /// # Errors
+    /// When the binary is not found.
+    pub fn command(engine: Engine) -> Result<Command> {
+        let mut command = Command::new(binary()?);
+        command.env("PROXY_DATAPATH", engine.as_str());
+        command.env("PROXY_REQUIRE_KERNEL", if engine.is_kernel() { "on" } else { "off" });
+        command.stdout(Stdio::null()).current_dir("/");
+        Ok(command)
+    }
+
+    /// Starts `command` and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it cannot be started or does not become ready.
+    pub fn spawn(namespace: &'a Namespace, ip: Ipv4Addr, command: Command) -> Result<Self> {
+        let process = namespace.spawn(command)?;
+        let mut proxy = Self { namespace, process, ip };
+        let end = Instant::now() + START;
+        while proxy.get("/readyz").is_err() {
+            ensure!(Instant::now() < end, "the proxy is not ready after {START:?}");
+            if let Some(status) = proxy.process.child().try_wait()? {
+                bail!("the proxy ended with {status}");
+            }
+            std::thread::sleep(STEP);
+        }
+        Ok(proxy)
+    }
+
+    /// Where clients signal.
+    #[must_use]
+    pub fn api(&self) -> String {
+        format!("http://{}:11985", self.ip)
+    }
+
+    /// Where origins whose route to the proxy leads to `ip` register.
+    #[must_use]
+    pub fn register_url(ip: Ipv4Addr) -> String {
+        format!("http://{ip}:12025/api/v1/srs/register")
+    }
+
+    /// WHIP of a stream.
+    #[must_use]
+    pub fn whip(&self, stream: &str) -> String {
+        format!("{}/rtc/v1/whip/?app=live&stream={stream}", self.api())
+    }
+
+    /// WHEP of a stream.
+    #[must_use]
+    pub fn whep(&self, stream: &str) -> String {
+        format!("{}/rtc/v1/whep/?app=live&stream={stream}", self.api())
+    }
+
+    /// The process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// What it says of itself.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn status(&self) -> Result<Status> {
+        let body = self.get("/api/v1/proxy/status")?;
+        serde_json::from_str(&body).context("the status is not what the harness knows")
+    }
+
+    /// The status once it satisfies `wanted`.
+    ///
+    /// # Errors
+    /// When it does not within `limit`.
+    pub fn wait(&self, limit: Duration, wanted: impl Fn(&Status) -> bool) -> Result<Status> {
+        let end = Instant::now() + limit;
+        loop {
+            let status = self.status()?;
+            if wanted(&status) {
+                return Ok(status);
+            }
+            ensure!(Instant::now() < end, "not within {limit:?}: {status:#?}");
+            std::thread::sleep(STEP);
+        }
+    }
+
+    /// Waits until `count` origins are up.
+    ///
+    /// # Errors
+    /// When they are not within ten seconds.
+    pub fn wait_for_origins(&self, count: usize) -> Result<()> {
+        #[derive(Deserialize)]
+        struct Listed {
+            origins: Vec<State>,
+        }
+        #[derive(Deserialize)]
+        struct State {
+            state: String,
+        }
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            let body = self.get("/api/v1/origins")?;
+            let listed: Listed = serde_json::from_str(&body)?;
+            let up = listed.origins.iter().filter(|origin| origin.state == "up").count();
+            if up == count {
+                return Ok(());
+            }
+            ensure!(Instant::now() < end, "{up} of {count} origins are up: {body}");
+            std::thread::sleep(STEP);
+        }
+    }
+
+    /// Fetches from the system API.
+    ///
+    /// # Errors
+    /// When the answer is not 200.
+    pub fn get(&self, path: &str) -> Result<String> {
+        let url = Url::parse(&format!("http://127.0.0.1:12025{path}"))?;
+        let response = self.namespace.enter(|| Request::new("GET", url).send())?;
+        ensure!(response.status == 200, "{path} answered {}", response.status);
+        Ok(response.body)
+    }
+
+    /// Ends it by SIGTERM.
+    ///
+    /// # Errors
+    /// When it does not end with success.
+    pub fn stop(mut self) -> Result<()> {
+        let status = self.process.stop()?;
+        ensure!(status.success(), "the proxy ended with {status}");
+        Ok(())
+    }
+}
+
+fn binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os(BINARY) {
+        return Ok(path.into());
+    }
+    let test = std::env::current_exe().context("the test has no path")?;
+    let target = test.ancestors().nth(2).context("the test lies outside a target directory")?;
+    let binary = target.join("srs-xproxy");
+    ensure!(binary.exists(), "{} is missing: run `cargo xtask test`, or set {BINARY}", binary.display());
+    Ok(binary)
+}

@@ -1,0 +1,215 @@
+//! An origin and a client without media stacks: every datagram is the test's own, on both sides of the proxy.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use proxy_protocol::stun::{Class, Message, MessageBuilder, Method, TransactionId};
+use proxy_userspace::net::udp::{Meta, RecvBatch, Transmit, UdpSocket};
+use serde_json::json;
+
+use crate::http::{Arrived, Request, Response, Server, Url};
+
+/// The password of every session.
+pub const PWD: &str = "0123456789abcdef0123456789abcdef";
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// An origin that answers every offer alike and leaves its datagrams to the test.
+#[derive(Debug)]
+pub struct RawOrigin {
+    /// Its media socket.
+    pub media: Endpoint,
+    id: String,
+    ip: Ipv4Addr,
+    api: Server,
+    rtmp: Server,
+}
+
+/// A datagram socket with patience.
+#[derive(Debug)]
+pub struct Endpoint(UdpSocket);
+
+/// A session that signalling made.
+#[derive(Clone, Debug)]
+pub struct RawSession {
+    /// The USERNAME of the client's checks.
+    pub username: String,
+    /// Where to send media.
+    pub proxy: SocketAddr,
+    /// The resource to delete.
+    pub location: String,
+}
+
+impl Endpoint {
+    /// Binds to `ip` in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// When the address cannot be bound.
+    pub fn bind(ip: Ipv4Addr) -> Result<Self> {
+        Ok(Self(UdpSocket::bind(SocketAddr::from((ip, 0)), false)?))
+    }
+
+    /// Its address.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.0.local_addr()
+    }
+
+    /// Sends a datagram.
+    ///
+    /// # Errors
+    /// When the socket refuses.
+    pub fn send(&self, payload: &[u8], to: SocketAddr, traffic_class: u8) -> Result<()> {
+        Ok(self.0.send(&Transmit { payload, peer: to, local_ip: None, traffic_class })?)
+    }
+
+    /// The next datagram, if one comes in time.
+    ///
+    /// # Errors
+    /// When none does.
+    pub fn receive(&self) -> Result<(Meta, Vec<u8>)> {
+        self.receive_within(PATIENCE)?.context("no datagram came in time")
+    }
+
+    /// The next datagram, or `None` when `limit` is over.
+    ///
+    /// # Errors
+    /// When the socket fails.
+    pub fn receive_within(&self, limit: Duration) -> Result<Option<(Meta, Vec<u8>)>> {
+        let end = Instant::now() + limit;
+        let mut batch = RecvBatch::one();
+        loop {
+            match self.0.receive(&mut batch) {
+                Ok(_) => {
+                    let datagram = batch.iter().map(|(meta, payload)| (meta, payload.to_vec())).next();
+                    // The proxy's probes of the origin are not part of any session.
+                    if datagram.as_ref().is_none_or(|(_, payload)| !payload.starts_with(b"Healthcheck")) {
+                        return Ok(datagram);
+                    }
+                }
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error.into()),
+                Err(_) if Instant::now() > end => return Ok(None),
+                Err(_) => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+    }
+
+    /// Answers the next check and returns who asked; other datagrams are skipped.
+    ///
+    /// # Errors
+    /// When none comes in time.
+    pub fn answer_check(&self) -> Result<SocketAddr> {
+        loop {
+            let (meta, payload) = self.receive()?;
+            let Ok(message) = Message::parse(&payload) else { continue };
+            ensure!(message.verify_integrity(PWD.as_bytes()), "a check lost its integrity on the way");
+            self.send(&answer(message.transaction_id(), meta.peer), meta.peer, 0)?;
+            return Ok(meta.peer);
+        }
+    }
+}
+
+impl RawOrigin {
+    /// Starts it on `ip` in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// When an address cannot be bound.
+    pub fn start(ip: Ipv4Addr, id: &str) -> Result<Self> {
+        let media = Endpoint::bind(ip)?;
+        let any_port = SocketAddr::from((ip, 0));
+        let port = media.address().port();
+        let sessions = Arc::new(AtomicU32::new(0));
+        let name = id.to_owned();
+        let api = Server::start(any_port, move |arrived| Some(respond(arrived, &name, ip, port, &sessions)))?;
+        let rtmp = Server::accept(any_port, drop)?;
+        Ok(Self { media, id: id.to_owned(), ip, api, rtmp })
+    }
+
+    /// Sends a heartbeat to `url` from the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn register(&self, url: &str) -> Result<()> {
+        let body = json!({
+            "device_id": self.id, "ip": self.ip.to_string(), "server": self.id, "service": "raw", "pid": "1",
+            "rtmp": [self.rtmp.address().port().to_string()],
+            "api": [self.api.address().port().to_string()],
+            "rtc": [format!("udp://0.0.0.0:{}", self.media.address().port())],
+        });
+        let request = Request::new("POST", Url::parse(url)?).body("application/json", body.to_string());
+        let response = request.send()?;
+        ensure!(response.status == 200, "the heartbeat was answered {}: {}", response.status, response.body);
+        Ok(())
+    }
+}
+
+/// Plays `stream` by WHEP from the calling thread's network namespace.
+///
+/// # Errors
+/// When the proxy refuses.
+pub fn play(api: &str, stream: &str, remote_ufrag: &str) -> Result<RawSession> {
+    let url = Url::parse(&format!("{api}/rtc/v1/whep/?app=live&stream={stream}"))?;
+    let offer = format!(
+        "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\n\
+         c=IN IP4 0.0.0.0\r\na=ice-ufrag:{remote_ufrag}\r\na=ice-pwd:{PWD}\r\na=mid:0\r\na=recvonly\r\n"
+    );
+    let response = Request::new("POST", url).body("application/sdp", offer).send()?;
+    ensure!(response.status == 201, "answered {}: {}", response.status, response.body);
+    let answer = proxy_protocol::sdp::Answer::parse(&response.body)?;
+    let candidate = answer.candidates().first().context("the answer has no candidate")?;
+    Ok(RawSession {
+        username: format!("{}:{remote_ufrag}", answer.ufrag().as_str()),
+        proxy: format!("{}:{}", candidate.host, candidate.port).parse()?,
+        location: response.headers.get("Location").context("no Location")?.to_owned(),
+    })
+}
+
+/// A client's check.
+#[must_use]
+pub fn check(username: &str, nominates: bool) -> Vec<u8> {
+    check_signed(username, PWD, nominates)
+}
+
+/// A client's check signed with any password.
+#[must_use]
+pub fn check_signed(username: &str, pwd: &str, nominates: bool) -> Vec<u8> {
+    let request = MessageBuilder::new(Class::Request, Method::BINDING, TransactionId(rand::random()));
+    let request = request.username(username);
+    let request = if nominates { request.use_candidate() } else { request };
+    request.integrity(pwd.as_bytes()).fingerprint().build()
+}
+
+fn answer(id: TransactionId, seen: SocketAddr) -> Vec<u8> {
+    MessageBuilder::new(Class::Success, Method::BINDING, id)
+        .xor_mapped_address(seen)
+        .integrity(PWD.as_bytes())
+        .fingerprint()
+        .build()
+}
+
+fn respond(arrived: &Arrived, id: &str, ip: Ipv4Addr, port: u16, sessions: &AtomicU32) -> Response {
+    if arrived.method != "POST" {
+        return Response::new(200, "text/plain", "");
+    }
+    let session = sessions.fetch_add(1, Relaxed);
+    let sdp = format!(
+        "v=0\r\no=SRS/7.0.18 1 2 IN IP4 0.0.0.0\r\ns=SRSPlaySession\r\nt=0 0\r\na=ice-lite\r\n\
+         m=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\na=ice-ufrag:{id}{session:04}\r\na=ice-pwd:{PWD}\r\n\
+         a=mid:0\r\na=sendonly\r\na=candidate:0 1 udp 2130706431 {ip} {port} typ host generation 0\r\n"
+    );
+    let location =
+        format!("/rtc/v1/whip/?action=delete&token=t&session={id}{session:04}:{}", remote_ufrag(arrived));
+    Response::new(201, "application/sdp", sdp).with_header("Location", location)
+}
+
+fn remote_ufrag(arrived: &Arrived) -> String {
+    proxy_protocol::sdp::offer_ufrag(&arrived.body)
+        .map_or_else(|_| "none".to_owned(), |ufrag| ufrag.to_string())
+}

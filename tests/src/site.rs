@@ -1,0 +1,104 @@
+//! A proxy between clients and two test origins, ready for sessions.
+
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+
+use anyhow::Result;
+
+use crate::{
+    load::{Client, ClientOptions, Swarm},
+    netns::{Namespace, Routed},
+    origin::{Heartbeat, Origin, OriginConfig},
+    proxy::{Engine, Proxy, Status},
+};
+
+/// Long enough for a busy machine, short enough to fail before the suite's patience ends.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Everything that runs in a [`Routed`] network.
+#[derive(Debug)]
+pub struct Site<'a> {
+    /// The proxy under test.
+    pub proxy: Proxy<'a>,
+    /// Both origins; one that is taken out has died.
+    pub origins: [Option<Origin>; 2],
+    swarm: Arc<Swarm>,
+    client: &'a Namespace,
+}
+
+impl<'a> Site<'a> {
+    /// Starts the proxy and both origins and waits until they know each other.
+    ///
+    /// # Errors
+    /// When a part does not start.
+    pub fn start(network: &'a Routed, engine: Engine, settings: &[(&str, &str)]) -> Result<Self> {
+        let proxy = Proxy::start(&network.proxy, Routed::PROXY, engine, settings)?;
+        let origins = [
+            origin(&network.origin_a, Routed::ORIGIN_A, Routed::PROXY_INSIDE)?,
+            origin(&network.origin_b, Routed::ORIGIN_B, Routed::PROXY_INSIDE)?,
+        ];
+        proxy.wait_for_origins(origins.len())?;
+        Ok(Self {
+            proxy,
+            origins: origins.map(Some),
+            swarm: Arc::new(Swarm::start()?),
+            client: &network.client,
+        })
+    }
+
+    /// Publishes `stream` by WHIP.
+    ///
+    /// # Errors
+    /// When the proxy refuses.
+    pub fn publish(&self, stream: &str) -> Result<Client> {
+        self.connect(ClientOptions::publish(&self.proxy.whip(stream))?)
+    }
+
+    /// Plays `stream` by WHEP.
+    ///
+    /// # Errors
+    /// When the proxy refuses.
+    pub fn play(&self, stream: &str) -> Result<Client> {
+        self.connect(ClientOptions::play(&self.proxy.whep(stream))?)
+    }
+
+    /// Connects from the client's namespace.
+    ///
+    /// # Errors
+    /// When the proxy refuses.
+    pub fn connect(&self, options: ClientOptions) -> Result<Client> {
+        self.client.enter(|| Client::connect(&self.swarm, options))
+    }
+
+    /// Waits until every session is where `engine` puts it.
+    ///
+    /// # Errors
+    /// When it is not in time.
+    pub fn settled(&self, engine: Engine, sessions: usize) -> Result<Status> {
+        let offloaded = if engine.is_kernel() { sessions } else { 0 };
+        self.proxy.wait(PATIENCE, |status| {
+            let live = status.sessions.iter().filter(|session| session.state != "waiting").count();
+            live == sessions && status.totals.offloaded == offloaded
+        })
+    }
+
+    /// Which of the origins has `stream`.
+    ///
+    /// # Errors
+    /// When no session has it.
+    pub fn origin_of(&self, stream: &str) -> Result<usize> {
+        let status = self.proxy.status()?;
+        let session = status.sessions.iter().find(|session| session.stream.ends_with(&format!("/{stream}")));
+        let media = &session.ok_or_else(|| anyhow::anyhow!("no session of {stream}"))?.media;
+        Ok(usize::from(!media.starts_with(&Routed::ORIGIN_A.to_string())))
+    }
+}
+
+/// A test origin on `ip` that registers with the proxy at `proxy`.
+///
+/// # Errors
+/// When it does not start.
+pub fn origin(namespace: &Namespace, ip: Ipv4Addr, proxy: Ipv4Addr) -> Result<Origin> {
+    let mut config = OriginConfig::on(ip);
+    config.heartbeat = Some(Heartbeat::every_second(Proxy::register_url(proxy), "origin", ip));
+    namespace.enter(|| Origin::start(config))
+}

@@ -1,0 +1,271 @@
+//! What is on the wire, under every engine: an origin and a client whose datagrams are the test's own.
+
+use std::{net::SocketAddr, thread::sleep, time::Duration};
+
+use integration_tests::{
+    http::{Request, Url},
+    netns::Direct,
+    proxy::{Engine, Proxy},
+    raw::{self, Endpoint, RawOrigin, RawSession},
+};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+const QUIET: Duration = Duration::from_millis(300);
+
+/// Runs each rule under each engine, as `engine::rule`.
+macro_rules! under_every_engine {
+    ($($rule:ident),* $(,)?) => {
+        mod xdp { $(#[test] fn $rule() { super::$rule(super::Engine::Xdp) })* }
+        mod tc { $(#[test] fn $rule() { super::$rule(super::Engine::Tc) })* }
+        mod userspace { $(#[test] fn $rule() { super::$rule(super::Engine::Userspace) })* }
+    };
+}
+
+under_every_engine!(
+    kernel_and_userspace_agree_on_the_wire,
+    a_spare_tuple_is_answered_where_it_asked_and_does_not_move_the_return_path,
+    media_from_a_spare_tuple_moves_the_return_path,
+    a_check_with_a_wrong_password_creates_nothing,
+    media_without_a_check_creates_nothing,
+    malformed_and_unknown_checks_are_counted_and_dropped,
+    a_flood_of_unknown_users_does_not_disturb_a_session,
+    a_silent_client_is_forgotten_and_its_port_rests,
+    a_dtls_alert_followed_by_silence_ends_the_session,
+);
+
+/// A proxy between one raw client and one raw origin.
+struct Wire<'a> {
+    network: &'a Direct,
+    proxy: Proxy<'a>,
+    origin: RawOrigin,
+    client: Endpoint,
+}
+
+impl<'a> Wire<'a> {
+    fn start(network: &'a Direct, engine: Engine, settings: &[(&str, &str)]) -> Self {
+        let proxy = Proxy::start(&network.proxy, Direct::PROXY, engine, settings).unwrap();
+        let url = Proxy::register_url(Direct::PROXY_INSIDE);
+        let origin = network.origin.enter(|| {
+            let origin = RawOrigin::start(Direct::ORIGIN, "raw1").unwrap();
+            origin.register(&url).unwrap();
+            origin
+        });
+        proxy.wait_for_origins(1).unwrap();
+        let client = network.client.enter(|| Endpoint::bind(Direct::CLIENT)).unwrap();
+        Self { network, proxy, origin, client }
+    }
+
+    fn offered(&self) -> RawSession {
+        let api = self.proxy.api();
+        self.network.client.enter(|| raw::play(&api, "s", "clnt")).unwrap()
+    }
+
+    /// A session whose client was heard and answered; says where the origin sees it.
+    fn connected(&self) -> (RawSession, SocketAddr) {
+        let session = self.offered();
+        let source = self.check(&self.client, &session, true);
+        (session, source)
+    }
+
+    fn check(&self, client: &Endpoint, session: &RawSession, nominates: bool) -> SocketAddr {
+        client.send(&raw::check(&session.username, nominates), session.proxy, 0).unwrap();
+        let source = self.origin.media.answer_check().unwrap();
+        let (meta, _) = client.receive().unwrap();
+        assert_eq!(meta.peer, session.proxy, "the answer comes from where the check went");
+        source
+    }
+
+    fn settled(&self, engine: Engine) {
+        let offloaded = usize::from(engine.is_kernel());
+        self.proxy.wait(PATIENCE, |status| status.totals.offloaded == offloaded).unwrap();
+    }
+
+    fn switch_offload(&self, state: &str) {
+        let url = Url::parse(&format!("http://127.0.0.1:12025/api/v1/proxy/offload/{state}")).unwrap();
+        let response = self.network.proxy.enter(|| Request::new("POST", url).send()).unwrap();
+        assert_eq!(response.status, 200);
+    }
+
+    fn other_client(&self) -> Endpoint {
+        self.network.client.enter(|| Endpoint::bind(Direct::CLIENT)).unwrap()
+    }
+}
+
+/// An RTP-like payload of `len` bytes.
+fn media(len: usize) -> Vec<u8> {
+    let head = [0x80, 96];
+    (0..len).map(|i| head.get(i).copied().unwrap_or(i as u8)).collect()
+}
+
+/// Sends datagrams of many sizes and classes both ways and returns what arrived: from where, class, payload.
+fn exchange(wire: &Wire<'_>, session: &RawSession, source: SocketAddr) -> Vec<(SocketAddr, u8, Vec<u8>)> {
+    let mut seen = vec![];
+    for (len, class) in [(2, 0), (3, 0xb8), (13, 0x01), (100, 0x02), (999, 0xba), (1371, 0x28), (1472, 0)] {
+        let payload = media(len);
+        wire.client.send(&payload, session.proxy, class).unwrap();
+        let (meta, got) = wire.origin.media.receive().unwrap();
+        seen.push((meta.peer, meta.traffic_class, got));
+        wire.origin.media.send(&payload, source, class).unwrap();
+        let (meta, got) = wire.client.receive().unwrap();
+        seen.push((meta.peer, meta.traffic_class, got));
+        assert_eq!(seen[seen.len() - 2].2, payload, "to the origin, {len} bytes");
+        assert_eq!(
+            (seen[seen.len() - 1].1, &seen[seen.len() - 1].2),
+            (class, &payload),
+            "to the client, {len} bytes"
+        );
+    }
+    seen
+}
+
+fn kernel_and_userspace_agree_on_the_wire(engine: Engine) {
+    let network = Direct::new().unwrap();
+    let wire = Wire::start(&network, engine, &[]);
+    wire.switch_offload("off");
+    let (session, source) = wire.connected();
+    let before = wire.proxy.status().unwrap();
+    let relayed = exchange(&wire, &session, source);
+    let between = wire.proxy.status().unwrap();
+    assert_eq!(between.packets("userspace") - before.packets("userspace"), relayed.len() as u64);
+    wire.switch_offload("on");
+    wire.settled(engine);
+    let between = wire.proxy.status().unwrap();
+    let forwarded = exchange(&wire, &session, source);
+    let after = wire.proxy.status().unwrap();
+    let path = if engine.is_kernel() { "kernel" } else { "userspace" };
+    assert_eq!(after.packets(path) - between.packets(path), forwarded.len() as u64, "{after:#?}");
+    assert_eq!(relayed, forwarded);
+}
+
+fn a_spare_tuple_is_answered_where_it_asked_and_does_not_move_the_return_path(engine: Engine) {
+    let network = Direct::new().unwrap();
+    let wire = Wire::start(&network, engine, &[]);
+    let (session, source) = wire.connected();
+    wire.settled(engine);
+    let spare = wire.other_client();
+    for _ in 0..3 {
+        assert_eq!(wire.check(&spare, &session, false), source, "one source port whatever the tuple");
+        assert_eq!(wire.check(&wire.client, &session, true), source);
+    }
+    wire.origin.media.send(&media(50), source, 0).unwrap();
+    assert_eq!(wire.client.receive().unwrap().1, media(50));
+    assert_eq!(spare.receive_within(QUIET).unwrap(), None);
+    wire.settled(engine);
+}
+
+fn media_from_a_spare_tuple_moves_the_return_path(engine: Engine) {
+    let network = Direct::new().unwrap();
+    let wire = Wire::start(&network, engine, &[]);
+    let (session, source) = wire.connected();
+    wire.settled(engine);
+    let spare = wire.other_client();
+    wire.check(&spare, &session, false);
+    spare.send(&media(60), session.proxy, 0).unwrap();
+    assert_eq!(wire.origin.media.receive().unwrap().1, media(60));
+    wire.proxy.wait(PATIENCE, |status| status.totals.migrations == 1).unwrap();
+    wire.origin.media.send(&media(70), source, 0).unwrap();
+    assert_eq!(spare.receive().unwrap().1, media(70));
+    assert_eq!(wire.client.receive_within(QUIET).unwrap(), None);
+    wire.settled(engine);
+}
+
+fn a_check_with_a_wrong_password_creates_nothing(engine: Engine) {
+    let network = Direct::new().unwrap();
+    let wire = Wire::start(&network, engine, &[]);
+    let session = wire.offered();
+    let forged = raw::check_signed(&session.username, "ffffffffffffffffffffffffffffffff", true);
+    wire.client.send(&forged, session.proxy, 0).unwrap();
+    let status = wire.proxy.wait(PATIENCE, |status| status.reason("bad_integrity") == 1).unwrap();
+    assert_eq!(status.sessions[0].state, "waiting");
+    assert_eq!(wire.origin.media.receive_within(QUIET).unwrap(), None);
+    // The session is not harmed: its own check works.
+    wire.check(&wire.client, &session, true);
+}
+
+fn media_without_a_check_creates_nothing(engine: Engine) {
+    let network = Direct::new().unwrap();
+    let wire = Wire::start(&network, engine, &[]);
+    let (session, _) = wire.connected();
+    wire.settled(engine);
+    let stranger = wire.other_client();
+    stranger.send(&media(80), session.proxy, 0).unwrap();
+    stranger.send(&[22, 254, 253, 0, 0], session.proxy, 0).unwrap();
+    assert_eq!(wire.origin.media.receive_within(QUIET).unwrap(), None);
+    assert_eq!(wire.proxy.status().unwrap().totals.migrations, 0);
+}
+
+fn malformed_and_unknown_checks_are_counted_and_dropped(engine: Engine) {
+    let network = Direct::new().unwrap();
+    let wire = Wire::start(&network, engine, &[]);
+    let session = wire.offered();
+    let valid = raw::check(&session.username, true);
+    for len in 2..valid.len() {
+        wire.client.send(&valid[..len], session.proxy, 0).unwrap();
+    }
+    wire.client.send(&[], session.proxy, 0).unwrap();
+    wire.client.send(&raw::check("nobody:knows", true), session.proxy, 0).unwrap();
+    let truncated = valid.len() as u64 - 2;
+    let status = wire
+        .proxy
+        .wait(PATIENCE, |status| {
+            status.reason("malformed_stun") == truncated && status.reason("unknown_user") == 1
+        })
+        .unwrap();
+    assert_eq!(status.sessions[0].state, "waiting");
+    assert_eq!(wire.origin.media.receive_within(QUIET).unwrap(), None);
+    wire.check(&wire.client, &session, true);
+}
+
+fn a_flood_of_unknown_users_does_not_disturb_a_session(engine: Engine) {
+    const FLOOD: usize = 20_000;
+    let network = Direct::new().unwrap();
+    let wire = Wire::start(&network, engine, &[]);
+    let (session, source) = wire.connected();
+    wire.settled(engine);
+    let before = memory_of(&wire.proxy);
+    let flooder = wire.other_client();
+    let unknown = raw::check("nobody:knows", true);
+    for i in 0..FLOOD {
+        flooder.send(&unknown, session.proxy, 0).ok();
+        if i % 1000 == 0 {
+            wire.origin.media.send(&media(90), source, 0).unwrap();
+            assert_eq!(wire.client.receive().unwrap().1, media(90));
+        }
+    }
+    let status = wire.proxy.wait(PATIENCE, |status| status.reason("unknown_user") > 0).unwrap();
+    assert_eq!(status.totals.sessions, 1);
+    let grown = memory_of(&wire.proxy).saturating_sub(before);
+    assert!(grown < 16 << 20, "the process grew by {grown} bytes");
+}
+
+fn memory_of(proxy: &Proxy<'_>) -> usize {
+    let statm = std::fs::read_to_string(format!("/proc/{}/statm", proxy.id())).unwrap();
+    statm.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+fn a_silent_client_is_forgotten_and_its_port_rests(engine: Engine) {
+    let network = Direct::new().unwrap();
+    let wire = Wire::start(&network, engine, &[("PROXY_WEBRTC_IDLE_TIMEOUT", "2s")]);
+    let (_, source) = wire.connected();
+    wire.settled(engine);
+    // What the origin sends does not keep a client alive that is gone.
+    for _ in 0..30 {
+        wire.origin.media.send(&media(40), source, 0).unwrap();
+        sleep(Duration::from_millis(100));
+    }
+    let status = wire.proxy.wait(PATIENCE, |status| status.totals.sessions == 0).unwrap();
+    assert_eq!(status.totals.ended["idle"], 1);
+    assert_eq!((status.totals.ports_leased, status.totals.ports_resting), (0, 1));
+}
+
+fn a_dtls_alert_followed_by_silence_ends_the_session(engine: Engine) {
+    let network = Direct::new().unwrap();
+    let wire = Wire::start(&network, engine, &[]);
+    let (session, _) = wire.connected();
+    wire.settled(engine);
+    let alert = [21, 254, 253, 0, 1, 0, 0, 0, 0, 0, 5, 0, 2, 1, 0];
+    wire.client.send(&alert, session.proxy, 0).unwrap();
+    assert_eq!(wire.origin.media.receive().unwrap().1, alert);
+    let status = wire.proxy.wait(PATIENCE, |status| status.totals.sessions == 0).unwrap();
+    assert_eq!(status.totals.ended["closed"], 1);
+}

@@ -1,0 +1,231 @@
+//! WebRTC end to end under every engine: real ICE, DTLS and SRTP at both ends, the real proxy in between.
+
+use std::{
+    net::{IpAddr, SocketAddr, UdpSocket},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use integration_tests::{
+    http::{Request, Url},
+    load::{Client, ClientOptions},
+    netns::Routed,
+    origin::OriginStats,
+    proxy::Engine,
+    site::Site,
+};
+
+const PATIENCE: Duration = Duration::from_secs(15);
+/// What a session needs to show that nothing is lost.
+const WATCH: Duration = Duration::from_secs(2);
+
+/// Runs each rule under each engine, as `engine::rule`.
+macro_rules! under_every_engine {
+    ($($rule:ident),* $(,)?) => {
+        mod xdp { $(#[test] fn $rule() { super::$rule(super::Engine::Xdp) })* }
+        mod tc { $(#[test] fn $rule() { super::$rule(super::Engine::Tc) })* }
+        mod userspace { $(#[test] fn $rule() { super::$rule(super::Engine::Userspace) })* }
+    };
+}
+
+under_every_engine!(
+    every_viewer_of_every_stream_gets_every_packet,
+    removing_the_offload_midway_loses_nothing,
+    media_is_back_soon_after_the_first_check_from_a_new_port,
+    a_second_session_from_the_same_client_port_reaches_its_own_origin,
+    a_dead_origin_is_picked_no_more_and_other_origins_lose_nothing,
+    delete_ends_the_session_at_the_origin_and_frees_its_port,
+    the_legacy_api_works_as_whip_does,
+    a_proxy_that_stops_leaves_nothing_attached,
+);
+
+fn receiving(client: &Client) {
+    client.wait(PATIENCE, |stats| stats.received() > 50).unwrap();
+}
+
+#[track_caller]
+fn lost_nothing(clients: &[Client]) {
+    for client in clients {
+        let stats = client.stats();
+        assert_eq!(stats.missing(), 0, "{stats:?}");
+        assert_eq!(stats.duplicates(), 0, "{stats:?}");
+    }
+}
+
+fn every_viewer_of_every_stream_gets_every_packet(engine: Engine) {
+    let network = Routed::new().unwrap();
+    let site = Site::start(&network, engine, &[]).unwrap();
+    let publishers: Vec<_> = ["a", "b"].map(|stream| site.publish(stream).unwrap()).into();
+    let viewers: Vec<_> = ["a", "a", "a", "b", "b"].map(|stream| site.play(stream).unwrap()).into();
+    viewers.iter().for_each(receiving);
+    let before = site.settled(engine, 7).unwrap();
+    sleep(WATCH);
+    let after = site.proxy.status().unwrap();
+    lost_nothing(&viewers);
+    assert_ne!(site.origin_of("a").unwrap(), site.origin_of("b").unwrap(), "both streams are on one origin");
+    let moved = |datapath| after.packets(datapath) - before.packets(datapath);
+    if engine.is_kernel() {
+        assert!(
+            after.interfaces.iter().any(|i| i.name == "eth0" && i.engine == engine.as_str()),
+            "{after:#?}"
+        );
+        assert!(
+            after.interfaces.iter().any(|i| i.name == "eth1" && i.engine == engine.as_str()),
+            "{after:#?}"
+        );
+        assert!(moved("kernel") > 1000, "{after:#?}");
+        // Only checks that were escalated may still go through userspace.
+        assert!(moved("userspace") * 100 <= moved("kernel"), "{} of {}", moved("userspace"), moved("kernel"));
+    } else {
+        assert!(moved("userspace") > 1000 && moved("kernel") == 0, "{after:#?}");
+    }
+    drop(publishers);
+    site.proxy.stop().unwrap();
+}
+
+fn switch(site: &Site<'_>, network: &Routed, state: &str) {
+    let url = Url::parse(&format!("http://127.0.0.1:12025/api/v1/proxy/offload/{state}")).unwrap();
+    let response = network.proxy.enter(|| Request::new("POST", url).send()).unwrap();
+    assert_eq!(response.status, 200, "{}", response.body);
+    let _ = site;
+}
+
+fn removing_the_offload_midway_loses_nothing(engine: Engine) {
+    let network = Routed::new().unwrap();
+    let site = Site::start(&network, engine, &[]).unwrap();
+    let _publisher = site.publish("a").unwrap();
+    let viewers: Vec<_> = (0..3).map(|_| site.play("a").unwrap()).collect();
+    viewers.iter().for_each(receiving);
+    for _ in 0..3 {
+        site.settled(engine, 4).unwrap();
+        sleep(Duration::from_millis(300));
+        switch(&site, &network, "off");
+        site.settled(Engine::Userspace, 4).unwrap();
+        sleep(Duration::from_millis(300));
+        switch(&site, &network, "on");
+    }
+    site.settled(engine, 4).unwrap();
+    sleep(Duration::from_millis(500));
+    lost_nothing(&viewers);
+}
+
+fn media_is_back_soon_after_the_first_check_from_a_new_port(engine: Engine) {
+    let network = Routed::new().unwrap();
+    let site = Site::start(&network, engine, &[]).unwrap();
+    let _publisher = site.publish("a").unwrap();
+    let viewer = site.play("a").unwrap();
+    receiving(&viewer);
+    site.settled(engine, 2).unwrap();
+    network.client.enter(|| viewer.migrate()).unwrap();
+    let stats = viewer.wait(PATIENCE, |stats| stats.migrations[0].media_back.is_some()).unwrap();
+    let recovery = stats.migrations[0].recovery().unwrap();
+    assert!(recovery < Duration::from_millis(200), "{recovery:?}");
+    let status = site.settled(engine, 2).unwrap();
+    assert_eq!(status.totals.migrations, 1);
+    // What came between the move and the first check went to the old port; from then on nothing is lost.
+    let settled = Instant::now();
+    sleep(WATCH);
+    assert_eq!(viewer.stats().missing_between(settled, Instant::now()), 0);
+}
+
+fn a_second_session_from_the_same_client_port_reaches_its_own_origin(engine: Engine) {
+    let network = Routed::new().unwrap();
+    let site = Site::start(&network, engine, &[]).unwrap();
+    let _publishers = ["a", "b"].map(|stream| site.publish(stream).unwrap());
+    let socket = network.client.enter(|| UdpSocket::bind((IpAddr::from(Routed::CLIENT), 0))).unwrap();
+    let play = |stream: &str| {
+        let options = ClientOptions::play(&site.proxy.whep(stream)).unwrap();
+        site.connect(options.socket(socket.try_clone().unwrap())).unwrap()
+    };
+    let first = play("a");
+    receiving(&first);
+    site.settled(engine, 3).unwrap();
+    // A reload: the page is gone without a word, the next one has the same port.
+    drop(first);
+    let second = play("b");
+    receiving(&second);
+    assert_ne!(site.origin_of("a").unwrap(), site.origin_of("b").unwrap());
+    let status = site.proxy.status().unwrap();
+    let client = SocketAddr::from(socket.local_addr().unwrap()).to_string();
+    let session = status.sessions.iter().find(|s| s.stream.ends_with("/b") && s.role == "player").unwrap();
+    assert_eq!(session.client.as_deref(), Some(client.as_str()));
+    let stats = second.stats();
+    assert_eq!(stats.missing(), 0, "{stats:?}");
+}
+
+fn a_dead_origin_is_picked_no_more_and_other_origins_lose_nothing(engine: Engine) {
+    let detection = Duration::from_millis(500 + 500 + 500);
+    let settings = [
+        ("PROXY_ORIGIN_PROBE_INTERVAL", "500ms"),
+        ("PROXY_ORIGIN_PROBE_TIMEOUT", "500ms"),
+        ("PROXY_ORIGIN_PROBE_FAILURES", "2"),
+    ];
+    let network = Routed::new().unwrap();
+    let mut site = Site::start(&network, engine, &settings).unwrap();
+    let _publishers = ["a", "b"].map(|stream| site.publish(stream).unwrap());
+    let viewers = ["a", "b"].map(|stream| site.play(stream).unwrap());
+    viewers.iter().for_each(receiving);
+    site.settled(engine, 4).unwrap();
+    let dead = site.origin_of("a").unwrap();
+    assert_ne!(dead, site.origin_of("b").unwrap());
+    drop(site.origins[dead].take());
+    let died = Instant::now();
+    sleep(detection);
+    let _again = site.play("a").unwrap();
+    assert!(died.elapsed() < detection + Duration::from_secs(1), "{:?}", died.elapsed());
+    let status = site.proxy.wait(PATIENCE, |status| status.totals.ended["origin_down"] == 2).unwrap();
+    assert!(status.sessions.iter().all(|s| !s.media.starts_with(&origin_ip(dead))), "{status:#?}");
+    lost_nothing(&viewers[1..]);
+}
+
+fn origin_ip(index: usize) -> String {
+    [Routed::ORIGIN_A, Routed::ORIGIN_B][index].to_string()
+}
+
+fn delete_ends_the_session_at_the_origin_and_frees_its_port(engine: Engine) {
+    let network = Routed::new().unwrap();
+    let site = Site::start(&network, engine, &[]).unwrap();
+    let publisher = site.publish("a").unwrap();
+    let viewer = site.play("a").unwrap();
+    receiving(&viewer);
+    let origin = site.origin_of("a").unwrap();
+    let stats = || -> OriginStats { site.origins[origin].as_ref().unwrap().stats() };
+    assert_eq!(stats().sessions.len(), 2);
+    network.client.enter(|| viewer.stop()).unwrap();
+    network.client.enter(|| publisher.stop()).unwrap();
+    let status = site.proxy.wait(PATIENCE, |status| status.totals.sessions == 0).unwrap();
+    assert_eq!((status.totals.ports_leased, status.totals.ports_resting), (0, 2));
+    assert_eq!(status.totals.ended["deleted"], 2);
+    assert!(stats().sessions.is_empty(), "{:#?}", stats());
+}
+
+fn the_legacy_api_works_as_whip_does(engine: Engine) {
+    let network = Routed::new().unwrap();
+    let site = Site::start(&network, engine, &[]).unwrap();
+    let api = site.proxy.api();
+    let url = |path: &str| format!("{api}/rtc/v1/{path}/");
+    let stream = format!("webrtc://{}/live/legacy", Routed::PROXY);
+    let publish = ClientOptions::publish(&url("publish")).unwrap().legacy(stream.clone());
+    let _publisher = site.connect(publish).unwrap();
+    let viewer = site.connect(ClientOptions::play(&url("play")).unwrap().legacy(stream)).unwrap();
+    let by_whep = site.play("legacy").unwrap();
+    receiving(&viewer);
+    receiving(&by_whep);
+    site.settled(engine, 3).unwrap();
+    sleep(WATCH);
+    lost_nothing(&[viewer, by_whep]);
+}
+
+fn a_proxy_that_stops_leaves_nothing_attached(engine: Engine) {
+    let network = Routed::new().unwrap();
+    let site = Site::start(&network, engine, &[]).unwrap();
+    let _publisher = site.publish("a").unwrap();
+    site.settled(engine, 1).unwrap();
+    site.proxy.stop().unwrap();
+    for device in ["lo", "eth0", "eth1"] {
+        let link = network.proxy.ip(&["-details", "link", "show", "dev", device]).unwrap();
+        assert!(!link.contains("prog/xdp"), "{link}");
+        let filters = network.proxy.run("tc", &["filter", "show", "dev", device, "ingress"]).unwrap();
+        assert!(filters.trim().is_empty(), "{filters}");
+    }
+}
