@@ -223,7 +223,7 @@ impl ControlLoop {
         match event {
             OriginEvent::Up(origin) => {
                 if let (Some(kernel), Some(rtc)) = (self.executor.kernel_mut(), origin.rtc) {
-                    kernel.prepare(rtc).await;
+                    kernel.prepare(rtc.ip()).await;
                 }
             }
             OriginEvent::Down(id) => self.handle(Event::OriginDown(id)).await,

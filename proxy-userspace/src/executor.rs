@@ -81,6 +81,7 @@ impl Executor {
     pub async fn perform(&mut self, action: Action, proxy: &mut Proxy) -> Option<Event> {
         match action {
             Action::Admit { session, source, sources } => {
+                self.prepare(session, proxy).await;
                 if self.admit(session, source, proxy) {
                     return None;
                 }
@@ -135,6 +136,13 @@ impl Executor {
             flows.for_each(|flow| totals.add(&kernel.datapath().counters(flow)));
         }
         totals
+    }
+
+    /// The client's media most likely comes the way its signalling did.
+    async fn prepare(&mut self, id: SessionId, proxy: &Proxy) {
+        if let (Some(kernel), Some(session)) = (&mut self.kernel, proxy.session(id)) {
+            kernel.prepare(session.offer.client_ip).await;
+        }
     }
 
     fn admit(&mut self, id: SessionId, source: std::net::SocketAddr, proxy: &mut Proxy) -> bool {

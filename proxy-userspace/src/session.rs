@@ -139,7 +139,7 @@ pub enum State {
     /// The client has its answer but has not been heard.
     Waiting,
     /// The client has been heard.
-    Live(Live),
+    Live(Box<Live>),
 }
 
 /// A session whose client has been heard.

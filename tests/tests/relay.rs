@@ -1,6 +1,12 @@
 //! What is on the wire, under every engine: an origin and a client whose datagrams are the test's own.
 
-use std::{net::SocketAddr, thread::sleep, time::Duration};
+#![expect(clippy::unwrap_used, reason = "a test ends at its first failure")]
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    thread::sleep,
+    time::Duration,
+};
 
 use integration_tests::{
     http::{Request, Url},
@@ -31,6 +37,9 @@ under_every_engine!(
     a_flood_of_unknown_users_does_not_disturb_a_session,
     a_silent_client_is_forgotten_and_its_port_rests,
     a_dtls_alert_followed_by_silence_ends_the_session,
+    a_node_port_is_answered_from_the_address_on_the_wire,
+    a_virtual_address_on_lo_is_answered_from_the_address_on_the_wire,
+    a_pick_is_shared_by_all_sessions_of_a_stream,
 );
 
 /// A proxy between one raw client and one raw origin.
@@ -268,4 +277,67 @@ fn a_dtls_alert_followed_by_silence_ends_the_session(engine: Engine) {
     assert_eq!(wire.origin.media.receive().unwrap().1, alert);
     let status = wire.proxy.wait(PATIENCE, |status| status.totals.sessions == 0).unwrap();
     assert_eq!(status.totals.ended["closed"], 1);
+}
+
+/// Sends media both ways between the client and `service` and checks that it took the engine's path.
+fn flows_between(wire: &Wire<'_>, session: &RawSession, engine: Engine) {
+    let source = wire.check(&wire.client, session, true);
+    wire.settled(engine);
+    let before = wire.proxy.status().unwrap();
+    let seen = exchange(wire, session, source);
+    let to_client = seen.iter().skip(1).step_by(2);
+    to_client
+        .for_each(|(peer, ..)| assert_eq!(*peer, session.proxy, "answered from the address on the wire"));
+    let after = wire.proxy.status().unwrap();
+    let path = if engine.is_kernel() { "kernel" } else { "userspace" };
+    assert_eq!(after.packets(path) - before.packets(path), seen.len() as u64, "{after:#?}");
+}
+
+fn a_node_port_is_answered_from_the_address_on_the_wire(engine: Engine) {
+    const NODE_PORT: u16 = 30_000;
+    let network = Direct::new().unwrap();
+    let rules = format!(
+        "add table ip nat; add chain ip nat pre {{ type nat hook prerouting priority -100; }}; \
+         add rule ip nat pre udp dport {NODE_PORT} redirect to :18000"
+    );
+    network.proxy.run("nft", &[rules.as_str()]).unwrap();
+    let wire = Wire::start(&network, engine, &[]);
+    let mut session = wire.offered();
+    session.proxy.set_port(NODE_PORT);
+    flows_between(&wire, &session, engine);
+}
+
+fn a_virtual_address_on_lo_is_answered_from_the_address_on_the_wire(engine: Engine) {
+    let vip = Ipv4Addr::new(10, 99, 0, 1);
+    let network = Direct::new().unwrap();
+    network.proxy.ip(&["address", "add", &format!("{vip}/32"), "dev", "lo"]).unwrap();
+    network.client.route(&format!("{vip}/32"), Direct::PROXY).unwrap();
+    let wire = Wire::start(&network, engine, &[]);
+    let mut session = wire.offered();
+    session.proxy.set_ip(vip.into());
+    flows_between(&wire, &session, engine);
+}
+
+fn a_pick_is_shared_by_all_sessions_of_a_stream(engine: Engine) {
+    let network = Direct::new().unwrap();
+    let wire = Wire::start(&network, engine, &[]);
+    let url = Proxy::register_url(Direct::PROXY_INSIDE);
+    let second = network.origin.enter(|| {
+        let origin = RawOrigin::start(Direct::ORIGIN, "raw2").unwrap();
+        origin.register(&url).unwrap();
+        origin
+    });
+    wire.proxy.wait_for_origins(2).unwrap();
+    let api = wire.proxy.api();
+    network.client.enter(|| {
+        let sessions: Vec<_> = (0..6).map(|i| raw::play(&api, "one", &format!("clnt{i}")).unwrap()).collect();
+        let origins: std::collections::BTreeSet<_> =
+            sessions.iter().map(|s| s.username[..4].to_owned()).collect();
+        assert_eq!(origins.len(), 1, "{origins:?}");
+        let others: std::collections::BTreeSet<_> = (0..6)
+            .map(|i| raw::play(&api, &format!("s{i}"), &format!("othr{i}")).unwrap().username[..4].to_owned())
+            .collect();
+        assert_eq!(others.len(), 2, "streams are spread over the origins");
+    });
+    drop(second);
 }

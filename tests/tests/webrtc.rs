@@ -1,5 +1,7 @@
 //! WebRTC end to end under every engine: real ICE, DTLS and SRTP at both ends, the real proxy in between.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at its first failure")]
+
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
     thread::sleep,

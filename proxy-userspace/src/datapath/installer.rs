@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::{SocketAddr, SocketAddrV4},
+    net::{IpAddr, SocketAddr, SocketAddrV4},
 };
 
 use super::{
@@ -121,13 +121,13 @@ impl Installer {
         }
     }
 
-    /// Attaches where an origin's replies will arrive, before its first session.
-    pub async fn prepare(&mut self, origin: SocketAddr) {
-        let SocketAddr::V4(origin) = origin else { return };
-        if let Ok(hop) = self.hop(*origin.ip()).await
+    /// Attaches where packets of `peer` will arrive, so that the hook sees a session's first one.
+    pub async fn prepare(&mut self, peer: IpAddr) {
+        let IpAddr::V4(peer) = peer else { return };
+        if let Ok(hop) = self.hop(peer).await
             && let Err(reason) = self.attach(hop.ifindex)
         {
-            tracing::info!(%origin, reason = reason.as_str(), "the origin's device takes no program");
+            tracing::debug!(%peer, reason = reason.as_str(), "no program where its packets arrive");
         }
     }
 

@@ -100,20 +100,23 @@ pub fn preferred_source(destination: std::net::SocketAddr) -> io::Result<IpAddr>
 }
 
 fn device_of(route: &RouteMessage) -> Option<u32> {
-    route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Oif(index) => Some(*index),
-        _ => None,
-    })
+    route
+        .attributes
+        .iter()
+        .find_map(|attribute| if let RouteAttribute::Oif(index) = attribute { Some(*index) } else { None })
 }
 
 fn hop_of(route: &RouteMessage, destination: Ipv4Addr) -> Option<Hop> {
-    let gateway = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => Some(*gateway),
-        _ => None,
+    let gateway = route.attributes.iter().find_map(|attribute| {
+        if let RouteAttribute::Gateway(RouteAddress::Inet(ip)) = attribute { Some(*ip) } else { None }
     });
     Some(Hop { ifindex: device_of(route)?, neighbour: gateway.unwrap_or(destination) })
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the kernel has dozens of attributes that say nothing to us"
+)]
 fn link_of(message: &LinkMessage) -> Link {
     let flags = message.header.flags;
     let mut link = Link {
@@ -135,6 +138,7 @@ fn link_of(message: &LinkMessage) -> Link {
     link
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the kernel has more attributes that say nothing to us")]
 fn neighbour_of(message: &NeighbourMessage) -> Option<Neighbour> {
     let unusable = [NeighbourState::Incomplete, NeighbourState::Failed, NeighbourState::None];
     if unusable.contains(&message.header.state) {

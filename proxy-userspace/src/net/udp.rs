@@ -197,11 +197,8 @@ impl RecvBatch {
     fn prepare(&mut self) {
         self.filled = 0;
         let payloads = self.payloads.chunks_exact_mut(DATAGRAM);
-        let slots = self.headers.iter_mut().zip(&mut self.iovecs).zip(&mut self.names);
-        for (((slot, name), payload), control) in
-            slots.map(|((h, i), n)| ((h, i), n)).zip(payloads).zip(&mut self.controls)
-        {
-            let (header, iovec) = slot;
+        let buffers = self.iovecs.iter_mut().zip(&mut self.names).zip(payloads).zip(&mut self.controls);
+        for (header, (((iovec, name), payload), control)) in self.headers.iter_mut().zip(buffers) {
             *iovec = libc::iovec { iov_base: payload.as_mut_ptr().cast(), iov_len: payload.len() };
             header.msg_hdr.msg_name = (&raw mut *name).cast();
             header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;

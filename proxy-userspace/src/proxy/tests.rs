@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use proxy_protocol::{
     ice::{IcePwd, Ufrag},
     stream_url::StreamRules,
@@ -9,9 +10,12 @@ use proxy_protocol::{
 
 use super::*;
 use crate::{
-    datapath::DirectionCounters,
-    origin::Origin,
-    session::{Role, offload::SETTLE},
+    datapath::{DirectionCounters, Escalation, FlowCounters},
+    origin::{Origin, OriginId},
+    session::{
+        Role,
+        offload::{RelayCounters, SETTLE, SHARED_SETTLE},
+    },
 };
 
 const IDLE: Duration = Duration::from_secs(30);
@@ -134,10 +138,9 @@ fn retires(actions: &[Action], wanted: SessionId) -> bool {
 }
 
 fn removed(actions: &[Action]) -> Option<FlowId> {
-    actions.iter().find_map(|action| match action {
-        Action::Remove { flow, .. } => Some(*flow),
-        _ => None,
-    })
+    actions
+        .iter()
+        .find_map(|action| if let Action::Remove { flow, .. } = action { Some(*flow) } else { None })
 }
 
 fn idle_for(client_idle: Duration) -> Activity {

@@ -22,6 +22,7 @@ use proxy_common::{
     verdict::{Engine, Reason},
 };
 use rustix::{
+    io::Errno,
     mm::{MapFlags, ProtFlags, mmap, munmap},
     time::{ClockId, clock_gettime},
 };
@@ -157,10 +158,10 @@ fn install_error(error: &MapError) -> InstallError {
     let MapError::SyscallError(SyscallError { io_error, .. }) = error else {
         return InstallError::Kernel(0);
     };
-    match io_error.raw_os_error() {
-        Some(libc::EEXIST) => InstallError::Taken,
-        Some(libc::E2BIG) => InstallError::Full,
-        code => InstallError::Kernel(code.unwrap_or(0)),
+    match Errno::from_io_error(io_error) {
+        Some(Errno::EXIST) => InstallError::Taken,
+        Some(Errno::TOOBIG) => InstallError::Full,
+        errno => InstallError::Kernel(errno.map_or(0, Errno::raw_os_error)),
     }
 }
 

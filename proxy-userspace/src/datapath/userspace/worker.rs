@@ -97,23 +97,24 @@ impl Worker {
     fn serve(&self, ready: u64, batch: &mut RecvBatch) {
         if let Some(listener) = self.listeners.iter().find(|socket| token(socket).u64() == ready) {
             let address = listener.local_addr();
-            return drain(listener, batch, |meta, payload| self.from_client(address, meta, payload));
+            return drain(listener, batch, |meta, payload| self.take_from_client(address, meta, payload));
         }
         let source = self.sources.read().get(&ready).cloned();
         if let Some(source) = source {
-            drain(&source.socket, batch, |meta, payload| self.from_origin(&source, meta, payload));
+            drain(&source.socket, batch, |meta, payload| self.take_from_origin(&source, meta, payload));
         }
     }
 
-    fn from_client(&self, listener: SocketAddr, meta: Meta, payload: &[u8]) {
+    fn take_from_client(&self, listener: SocketAddr, meta: Meta, payload: &[u8]) {
         let local = SocketAddr::new(meta.local_ip.unwrap_or(listener.ip()), listener.port());
         let tuple = Tuple { client: meta.peer, local };
-        match class_of(payload) {
-            Class::StunRequest => self.check(tuple, meta, payload),
-            class => match self.shared.table.by_tuple(&tuple) {
-                Some(bound) => self.to_origin(&bound, class, meta, payload),
-                None => self.shared.counters.count(Reason::NoFlow),
-            },
+        let class = class_of(payload);
+        if class == Class::StunRequest {
+            return self.check(tuple, meta, payload);
+        }
+        match self.shared.table.by_tuple(&tuple) {
+            Some(bound) => self.to_origin(&bound, class, meta, payload),
+            None => self.shared.counters.count(Reason::NoFlow),
         }
     }
 
@@ -161,7 +162,7 @@ impl Worker {
         }
     }
 
-    fn from_origin(&self, source: &SourceSocket, meta: Meta, payload: &[u8]) {
+    fn take_from_origin(&self, source: &SourceSocket, meta: Meta, payload: &[u8]) {
         let counters = &self.shared.counters;
         let Some(peer) = self.shared.table.by_source(source.socket.local_addr(), meta.peer) else {
             return counters.count(Reason::Quarantined);

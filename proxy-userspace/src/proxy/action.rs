@@ -1,0 +1,128 @@
+//! What the control plane wants done.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use proxy_protocol::ice::UfragPair;
+
+use crate::{
+    datapath::{Escalation, FlowId},
+    session::{SessionId, Tuple},
+};
+
+/// What the executor is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Open the source socket (or say [`Event::SourceUnusable`]) and make the session known to the relay by USERNAME.
+    Admit {
+        /// The session.
+        session: SessionId,
+        /// Our address towards the origin.
+        source: SocketAddr,
+        /// Source addresses to try next, in order of preference.
+        sources: Arc<[IpAddr]>,
+    },
+    /// Tell signalling that the session cannot be.
+    Refuse {
+        /// The session.
+        session: SessionId,
+        /// Why.
+        reason: Refusal,
+    },
+    /// Relay a tuple for a session.
+    Bind {
+        /// The session.
+        session: SessionId,
+        /// The tuple.
+        tuple: Tuple,
+    },
+    /// Forget a tuple.
+    Unbind {
+        /// The tuple.
+        tuple: Tuple,
+        /// The session that held it.
+        session: SessionId,
+    },
+    /// Send the origin's packets there.
+    Activate {
+        /// The session.
+        session: SessionId,
+        /// The tuple, already bound.
+        tuple: Tuple,
+    },
+    /// Forward a check through userspace.
+    Forward(ForwardCheck),
+    /// Install the session's flow in the kernel and say [`Event::Installed`].
+    Install {
+        /// The session.
+        session: SessionId,
+        /// The flow.
+        flow: FlowRequest,
+        /// Which STUN packets come up from the start.
+        escalation: Escalation,
+    },
+    /// Remove a flow from the kernel.
+    Remove {
+        /// The session.
+        session: SessionId,
+        /// The flow.
+        flow: FlowId,
+    },
+    /// Choose which STUN packets of a flow come up.
+    Escalate {
+        /// The flow.
+        flow: FlowId,
+        /// Which.
+        what: Escalation,
+    },
+    /// Forget the session everywhere; its port rests already.
+    Retire {
+        /// The session.
+        session: SessionId,
+        /// Its USERNAME.
+        ufrags: UfragPair,
+    },
+}
+
+/// A check to be forwarded to the origin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForwardCheck {
+    /// The session.
+    pub session: SessionId,
+    /// Where the answer goes.
+    pub tuple: Tuple,
+    /// The datagram.
+    pub datagram: Bytes,
+    /// Its traffic class.
+    pub traffic_class: u8,
+}
+
+/// A flow the kernel should forward, before its next hops are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowRequest {
+    /// The client's tuple as the socket sees it.
+    pub tuple: Tuple,
+    /// The device the client's packets come in by.
+    pub ifindex: u32,
+    /// Our address towards the origin.
+    pub source: SocketAddr,
+    /// The origin's media endpoint.
+    pub origin: SocketAddr,
+}
+
+/// Why a session cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The session limit is reached.
+    #[error("session limit reached")]
+    Full,
+    /// Every source port towards this origin is in use or resting.
+    #[error("source ports towards the origin are exhausted")]
+    PortsExhausted,
+    /// A live session has the same USERNAME.
+    #[error("another session has the same ufrag pair")]
+    DuplicateUfrag,
+}

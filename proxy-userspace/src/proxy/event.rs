@@ -1,0 +1,105 @@
+//! What the control plane is told.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use proxy_protocol::ice::UfragPair;
+
+use crate::{
+    datapath::{FlowCounters, FlowId},
+    origin::OriginId,
+    session::{RelayReason, SessionId, SessionOffer, Tuple, offload::RelayCounters},
+};
+
+/// What the control plane is told.
+#[derive(Debug)]
+pub enum Event {
+    /// Signalling has an answer for a client; `sources` are the addresses we may use towards the origin.
+    Offered {
+        /// Chosen by the caller, never used before.
+        session: SessionId,
+        /// What signalling learnt.
+        offer: Box<SessionOffer>,
+        /// The origin's media endpoint.
+        media: SocketAddr,
+        /// Source addresses, in order of preference.
+        sources: Arc<[IpAddr]>,
+    },
+    /// The source address of a session could not be bound.
+    SourceUnusable {
+        /// The session.
+        session: SessionId,
+        /// Source addresses, in order of preference.
+        sources: Arc<[IpAddr]>,
+    },
+    /// The client ended its session by DELETE.
+    Deleted(UfragPair),
+    /// A STUN request whose MESSAGE-INTEGRITY verified, on a tuple that is not the session's or not its active one.
+    Checked(Check),
+    /// DTLS or RTP from a spare tuple after an authenticated request on it.
+    Media {
+        /// The session.
+        session: SessionId,
+        /// Where it came from.
+        tuple: Tuple,
+        /// The device it came in by.
+        ifindex: u32,
+    },
+    /// The origin sent its first packet.
+    Answered(SessionId),
+    /// What came of [`Action::Install`].
+    Installed {
+        /// The session.
+        session: SessionId,
+        /// The flow, or why there is none.
+        result: Result<FlowId, RelayReason>,
+    },
+    /// A look at the counters of sessions.
+    Activity(Vec<(SessionId, Activity)>),
+    /// A next hop that flows use became unusable.
+    NextHopLost(Vec<SessionId>),
+    /// An origin went down.
+    OriginDown(OriginId),
+    /// The operator switches offloading on or off.
+    SwitchOffload(bool),
+    /// The proxy stops: every session ends.
+    Shutdown,
+    /// Time went by.
+    Tick,
+}
+
+/// An authenticated STUN request.
+#[derive(Clone, Debug)]
+pub struct Check {
+    /// The session its USERNAME names.
+    pub session: SessionId,
+    /// Where it came from.
+    pub tuple: Tuple,
+    /// The device it came in by.
+    pub ifindex: u32,
+    /// It carries USE-CANDIDATE.
+    pub nominates: bool,
+    /// The datagram, to be forwarded once the tuple is known.
+    pub datagram: Bytes,
+    /// Its traffic class.
+    pub traffic_class: u8,
+}
+
+/// What the counters of one session show.
+#[derive(Clone, Debug, Default)]
+pub struct Activity {
+    /// Relayed by userspace since the session's start.
+    pub relay: RelayCounters,
+    /// Forwarded by the kernel since the installation.
+    pub kernel: Option<FlowCounters>,
+    /// Time since the client's last packet on either path.
+    pub client_idle: Duration,
+    /// A DTLS alert went through userspace.
+    pub closing: bool,
+    /// Spare tuples that have been silent for too long.
+    pub idle_tuples: Vec<Tuple>,
+}
