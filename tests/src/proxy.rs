@@ -1,9 +1,12 @@
 //! The proxy under test: the real binary, in a namespace, seen through its own API.
 
 use std::{
+    fs::File,
     net::Ipv4Addr,
-    path::PathBuf,
+    os::{fd::AsRawFd as _, unix::process::CommandExt as _},
+    path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -18,37 +21,62 @@ use crate::{
 /// Where the binary is, if it is not beside the test.
 pub const BINARY: &str = "XPROXY_BIN";
 const START: Duration = Duration::from_secs(20);
+const NOBODY: u32 = 65_534;
 const STEP: Duration = Duration::from_millis(20);
 
 /// How packets are to be forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
+    /// Whatever suits each interface.
+    Auto,
     /// Native XDP.
     Xdp,
     /// TC.
     Tc,
     /// No kernel program.
     Userspace,
+    /// No kernel program, and no right to load one: runs as `nobody`.
+    Unprivileged,
+}
+
+/// Runs each rule under each engine, as `engine::rule`.
+#[macro_export]
+macro_rules! under_every_engine {
+    ($($rule:ident),* $(,)?) => {
+        $crate::under_engine!(xdp, Xdp, $($rule),*);
+        $crate::under_engine!(tc, Tc, $($rule),*);
+        $crate::under_engine!(userspace, Userspace, $($rule),*);
+        $crate::under_engine!(unprivileged, Unprivileged, $($rule),*);
+    };
+}
+
+/// Runs each rule under one engine.
+#[macro_export]
+macro_rules! under_engine {
+    ($name:ident, $engine:ident, $($rule:ident),*) => {
+        mod $name { $(#[test] fn $rule() { super::$rule($crate::proxy::Engine::$engine) })* }
+    };
 }
 
 impl Engine {
-    /// Every engine.
+    /// Every engine that can be asked for by name.
     pub const ALL: [Self; 3] = [Self::Xdp, Self::Tc, Self::Userspace];
 
     /// The value of `PROXY_DATAPATH`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Auto => "auto",
             Self::Xdp => "xdp",
             Self::Tc => "tc",
-            Self::Userspace => "userspace",
+            Self::Userspace | Self::Unprivileged => "userspace",
         }
     }
 
     /// Whether the kernel forwards.
     #[must_use]
     pub fn is_kernel(self) -> bool {
-        self != Self::Userspace
+        !matches!(self, Self::Userspace | Self::Unprivileged)
     }
 }
 
@@ -161,6 +189,14 @@ pub struct Directions {
     pub to_client: u64,
 }
 
+impl Directions {
+    /// Both directions.
+    #[must_use]
+    pub fn total(self) -> u64 {
+        self.to_origin + self.to_client
+    }
+}
+
 impl Status {
     /// Packets of one datapath in both directions.
     #[must_use]
@@ -196,7 +232,10 @@ impl<'a> Proxy<'a> {
     /// # Errors
     /// When the binary is not found.
     pub fn command(engine: Engine) -> Result<Command> {
-        let mut command = Command::new(binary()?);
+        let mut command = match engine {
+            Engine::Auto | Engine::Xdp | Engine::Tc | Engine::Userspace => Command::new(binary()?),
+            Engine::Unprivileged => as_nobody(&binary()?)?,
+        };
         command.env("PROXY_DATAPATH", engine.as_str());
         command.env("PROXY_REQUIRE_KERNEL", if engine.is_kernel() { "on" } else { "off" });
         command.stdout(Stdio::null()).current_dir("/");
@@ -322,6 +361,17 @@ impl<'a> Proxy<'a> {
         ensure!(status.success(), "the proxy ended with {status}");
         Ok(())
     }
+}
+
+/// Executes `binary` as `nobody`, by descriptor: the directories above it may be closed to others.
+fn as_nobody(binary: &Path) -> Result<Command> {
+    static BINARY: OnceLock<File> = OnceLock::new();
+    let opened = File::open(binary).with_context(|| format!("failed to open {}", binary.display()))?;
+    let binary = BINARY.get_or_init(|| opened);
+    rustix::io::fcntl_setfd(binary, rustix::io::FdFlags::empty())?;
+    let mut command = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()));
+    command.uid(NOBODY).gid(NOBODY);
+    Ok(command)
 }
 
 fn binary() -> Result<PathBuf> {

@@ -3,9 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at its first failure")]
 
 use std::{
-    fs::File,
     net::Ipv4Addr,
-    os::{fd::AsRawFd as _, unix::process::CommandExt as _},
     process::{Command, Output, Stdio},
     sync::Arc,
     thread::sleep,
@@ -80,30 +78,6 @@ fn an_origin_in_a_container_behind_a_bridge_is_forwarded_when_xdp_was_asked_for(
     origin_in_a_container(Engine::Xdp);
 }
 
-/// Runs the binary as `nobody`, wherever it lies: it is executed by descriptor.
-fn unprivileged(engine: Engine) -> (Command, File) {
-    let command = Proxy::command(engine).unwrap();
-    let binary = File::open(command.get_program()).unwrap();
-    rustix::io::fcntl_setfd(&binary, rustix::io::FdFlags::empty()).unwrap();
-    let mut nobody = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()));
-    nobody.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    nobody.uid(65_534).gid(65_534).current_dir("/");
-    (nobody, binary)
-}
-
-#[test]
-fn an_unprivileged_proxy_relays_in_userspace() {
-    let network = Routed::new().unwrap();
-    let (command, _binary) = unprivileged(Engine::Userspace);
-    let proxy = Proxy::spawn(&network.proxy, Routed::PROXY, command).unwrap();
-    let _origin = site::origin(&network.origin_a, Routed::ORIGIN_A, Routed::PROXY_INSIDE).unwrap();
-    proxy.wait_for_origins(1).unwrap();
-    let (_publisher, viewer) = play(&network.client, &proxy);
-    sleep(WATCH);
-    let stats = viewer.stats();
-    assert_eq!(stats.missing(), 0, "{stats:?}");
-}
-
 fn run_to_end(namespace: &Namespace, mut command: Command) -> Output {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     namespace.enter(move || command.output()).unwrap()
@@ -112,7 +86,8 @@ fn run_to_end(namespace: &Namespace, mut command: Command) -> Output {
 #[test]
 fn a_proxy_that_needs_the_kernel_and_may_not_use_it_says_what_it_lacks() {
     let host = Namespace::new("host").unwrap();
-    let (command, _binary) = unprivileged(Engine::Tc);
+    let mut command = Proxy::command(Engine::Unprivileged).unwrap();
+    command.env("PROXY_DATAPATH", "tc").env("PROXY_REQUIRE_KERNEL", "on");
     let output = run_to_end(&host, command);
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{text}");

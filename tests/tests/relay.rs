@@ -13,19 +13,11 @@ use integration_tests::{
     netns::Direct,
     proxy::{Engine, Proxy},
     raw::{self, Endpoint, RawOrigin, RawSession},
+    under_every_engine,
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const QUIET: Duration = Duration::from_millis(300);
-
-/// Runs each rule under each engine, as `engine::rule`.
-macro_rules! under_every_engine {
-    ($($rule:ident),* $(,)?) => {
-        mod xdp { $(#[test] fn $rule() { super::$rule(super::Engine::Xdp) })* }
-        mod tc { $(#[test] fn $rule() { super::$rule(super::Engine::Tc) })* }
-        mod userspace { $(#[test] fn $rule() { super::$rule(super::Engine::Userspace) })* }
-    };
-}
 
 under_every_engine!(
     kernel_and_userspace_agree_on_the_wire,

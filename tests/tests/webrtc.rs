@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at its first failure")]
 
 use std::{
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{IpAddr, UdpSocket},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -15,20 +15,12 @@ use integration_tests::{
     origin::OriginStats,
     proxy::Engine,
     site::Site,
+    under_every_engine,
 };
 
 const PATIENCE: Duration = Duration::from_secs(15);
 /// What a session needs to show that nothing is lost.
 const WATCH: Duration = Duration::from_secs(2);
-
-/// Runs each rule under each engine, as `engine::rule`.
-macro_rules! under_every_engine {
-    ($($rule:ident),* $(,)?) => {
-        mod xdp { $(#[test] fn $rule() { super::$rule(super::Engine::Xdp) })* }
-        mod tc { $(#[test] fn $rule() { super::$rule(super::Engine::Tc) })* }
-        mod userspace { $(#[test] fn $rule() { super::$rule(super::Engine::Userspace) })* }
-    };
-}
 
 under_every_engine!(
     every_viewer_of_every_stream_gets_every_packet,
@@ -148,7 +140,7 @@ fn a_second_session_from_the_same_client_port_reaches_its_own_origin(engine: Eng
     receiving(&second);
     assert_ne!(site.origin_of("a").unwrap(), site.origin_of("b").unwrap());
     let status = site.proxy.status().unwrap();
-    let client = SocketAddr::from(socket.local_addr().unwrap()).to_string();
+    let client = socket.local_addr().unwrap().to_string();
     let session = status.sessions.iter().find(|s| s.stream.ends_with("/b") && s.role == "player").unwrap();
     assert_eq!(session.client.as_deref(), Some(client.as_str()));
     let stats = second.stats();
