@@ -147,12 +147,8 @@ impl Default for Config {
 impl fmt::Display for Config {
     /// One line on where we listen, then one for each setting that somebody made.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "rtmp {}, http {}, api {}", self.rtmp_server, self.http_server, self.http_api)?;
-        write!(
-            f,
-            ", webrtc {}, srt {}, system api {}",
-            self.webrtc_server, self.srt_server, self.system_api
-        )?;
+        write!(f, "http {}, api {}, webrtc {}", self.http_server, self.http_api, self.webrtc_server)?;
+        write!(f, ", system api {}; no RTMP and no SRT in this version", self.system_api)?;
         self.given.iter().try_for_each(|given| write!(f, "\n{given}"))
     }
 }

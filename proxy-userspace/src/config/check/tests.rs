@@ -143,8 +143,9 @@ fn srs_ports_replace_defaults_and_nothing_else() {
     let config = variables(&[("PROXY_SRS_PORTS", "on"), ("PROXY_HTTP_SERVER", "18080")]);
     assert_eq!(
         config.to_string().lines().next(),
-        Some("rtmp :1935, http :18080, api :1985, webrtc :8000, srt :10080, system api :12025")
+        Some("http :18080, api :1985, webrtc :8000, system api :12025; no RTMP and no SRT in this version")
     );
+    assert_eq!((config.rtmp_server.port, config.srt_server.port), (1935, 10080));
 }
 
 #[test]
