@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Attachment, Datapath, Engine, Escalation, FlowCounters, FlowId, FlowSpec, InstallError,
-    next_hops::{Manner, NextHops, View},
+    next_hops::{Direction, Manner, NextHops, View},
 };
 use crate::{
     datapath::kernel,
@@ -141,15 +141,18 @@ impl Installer {
     ) -> Result<FlowId, RelayReason> {
         let Self { hops, view, datapath, .. } = self;
         let datapath = datapath.as_mut();
-        let to_origin = hops.to_origin(session, to_origin, manner(from_client), view, datapath);
-        let to_client = hops.to_client(session, to_client, manner(from_origin), view, datapath);
+        let mut hop = |direction, hop, ingress| {
+            hops.take((session, direction), hop, manner(ingress), view, datapath).map_err(relay_reason)
+        };
+        let to_origin = hop(Direction::ToOrigin, to_origin, from_client)?;
+        let to_client = hop(Direction::ToClient, to_client, from_origin)?;
         let spec = FlowSpec {
             client: ends.client,
             service,
             source: ends.source,
             origin: ends.origin,
-            to_origin: to_origin.map_err(relay_reason)?,
-            to_client: to_client.map_err(relay_reason)?,
+            to_origin,
+            to_client,
         };
         datapath.install(&spec).map_err(relay_reason)
     }

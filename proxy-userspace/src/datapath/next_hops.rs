@@ -31,9 +31,12 @@ struct Entry {
     users: HashSet<(SessionId, Direction)>,
 }
 
+/// Which of a session's packets use a next hop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Direction {
+pub enum Direction {
+    /// Client to origin.
     ToOrigin,
+    /// Origin to client.
     ToClient,
 }
 
@@ -78,37 +81,16 @@ impl View {
 pub struct NextHops(HashMap<Key, Entry>);
 
 impl NextHops {
-    /// The next hop for a session's packets to its origin.
-    pub fn to_origin(
-        &mut self,
-        session: SessionId,
-        hop: Hop,
-        manner: Manner,
-        view: &View,
-        datapath: &mut dyn Datapath,
-    ) -> Result<NextHopId, InstallError> {
-        self.take((session, Direction::ToOrigin), Key { hop, manner }, view, datapath)
-    }
-
-    /// The next hop for the origin's packets to a session's client.
-    pub fn to_client(
-        &mut self,
-        session: SessionId,
-        hop: Hop,
-        manner: Manner,
-        view: &View,
-        datapath: &mut dyn Datapath,
-    ) -> Result<NextHopId, InstallError> {
-        self.take((session, Direction::ToClient), Key { hop, manner }, view, datapath)
-    }
-
-    fn take(
+    /// The next hop for one direction of a session's packets.
+    pub fn take(
         &mut self,
         user: (SessionId, Direction),
-        key: Key,
+        hop: Hop,
+        manner: Manner,
         view: &View,
         datapath: &mut dyn Datapath,
     ) -> Result<NextHopId, InstallError> {
+        let key = Key { hop, manner };
         if let Some(entry) = self.0.get_mut(&key) {
             entry.users.insert(user);
             return Ok(entry.id);
@@ -147,5 +129,117 @@ impl NextHops {
             }
         }
         lost.into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddrV4};
+
+    use proxy_common::verdict::Reason;
+
+    use super::*;
+    use crate::datapath::{
+        Arrival, AttachError, Attachment, Engine, Escalation, FlowCounters, FlowId, FlowSpec,
+    };
+
+    /// The next-hop table alone.
+    #[derive(Default)]
+    struct Rows {
+        rows: HashMap<u16, NextHopSpec>,
+        next: u16,
+    }
+
+    impl Datapath for Rows {
+        fn attach(&mut self, _: u32) -> Result<Attachment, AttachError> {
+            unreachable!("next hops attach nothing")
+        }
+        fn detach(&mut self, _: u32) {}
+        fn attachments(&self) -> Vec<Attachment> {
+            Vec::new()
+        }
+        fn add_next_hop(&mut self, hop: &NextHopSpec) -> Result<NextHopId, InstallError> {
+            self.next += 1;
+            self.rows.insert(self.next, *hop);
+            Ok(NextHopId(self.next))
+        }
+        fn update_next_hop(&mut self, id: NextHopId, hop: &NextHopSpec) {
+            self.rows.insert(id.0, *hop);
+        }
+        fn remove_next_hop(&mut self, id: NextHopId) {
+            self.rows.remove(&id.0);
+        }
+        fn install(&mut self, _: &FlowSpec) -> Result<FlowId, InstallError> {
+            Err(InstallError::Full)
+        }
+        fn remove(&mut self, _: FlowId) -> FlowCounters {
+            FlowCounters::default()
+        }
+        fn escalate(&mut self, _: FlowId, _: Escalation) {}
+        fn counters(&self, _: FlowId) -> FlowCounters {
+            FlowCounters::default()
+        }
+        fn reasons(&self) -> Vec<(Engine, Reason, u64)> {
+            Vec::new()
+        }
+        fn arrival(&self, _: SocketAddrV4) -> Option<Arrival> {
+            None
+        }
+        fn table_bytes(&self) -> u64 {
+            0
+        }
+    }
+
+    const HOP: Hop = Hop { ifindex: 2, neighbour: Ipv4Addr::new(10, 0, 0, 1) };
+    const OURS: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+    fn view(mac: Option<[u8; 6]>, is_up: bool) -> View {
+        let link =
+            Link { ifindex: 2, name: "eth0".into(), mac: Some(OURS), mtu: 1500, is_up, is_loopback: false };
+        let neighbours = mac.map(|mac| Neighbour { hop: HOP, mac }).into_iter().collect();
+        View { links: vec![link], neighbours, xdp_transmit: HashSet::from([2]) }
+    }
+
+    fn taken(manner: Manner, mac: Option<[u8; 6]>) -> (NextHops, Rows, NextHopId) {
+        let (mut hops, mut rows) = (NextHops::default(), Rows::default());
+        let user = (SessionId(1), Direction::ToOrigin);
+        let id = hops.take(user, HOP, manner, &view(mac, true), &mut rows).unwrap();
+        (hops, rows, id)
+    }
+
+    #[test]
+    fn xdp_redirects_to_a_known_neighbour_and_leaves_an_unknown_one_to_tc() {
+        let (_, rows, id) = taken(Manner::Xdp, Some([9; 6]));
+        let redirect = Egress::Redirect { dst_mac: [9; 6], src_mac: OURS, xdp: true };
+        assert_eq!(rows.rows[&id.0].egress, redirect);
+        let (_, rows, id) = taken(Manner::Xdp, None);
+        assert_eq!(rows.rows[&id.0].egress, Egress::Neighbour);
+    }
+
+    #[test]
+    fn sessions_behind_one_neighbour_share_a_row_until_the_last_one_ends() {
+        let (mut hops, mut rows, id) = taken(Manner::Tc, None);
+        let second = (SessionId(2), Direction::ToOrigin);
+        assert_eq!(hops.take(second, HOP, Manner::Tc, &view(None, true), &mut rows), Ok(id));
+        hops.release(SessionId(1), &mut rows);
+        assert_eq!(rows.rows.len(), 1);
+        hops.release(SessionId(2), &mut rows);
+        assert_eq!(rows.rows.len(), 0);
+    }
+
+    #[test]
+    fn a_changed_address_re_points_the_row_and_loses_nobody() {
+        let (mut hops, mut rows, id) = taken(Manner::Xdp, Some([9; 6]));
+        assert_eq!(hops.refresh(&view(Some([7; 6]), true), &mut rows), []);
+        let redirect = Egress::Redirect { dst_mac: [7; 6], src_mac: OURS, xdp: true };
+        assert_eq!(rows.rows[&id.0].egress, redirect);
+    }
+
+    #[test]
+    fn a_device_that_goes_down_names_the_sessions_that_used_it() {
+        let (mut hops, mut rows, id) = taken(Manner::Xdp, Some([9; 6]));
+        assert_eq!(hops.refresh(&view(Some([9; 6]), false), &mut rows), [SessionId(1)]);
+        assert_eq!(rows.rows[&id.0].egress, Egress::Unusable);
+        assert_eq!(hops.refresh(&view(Some([9; 6]), false), &mut rows), []);
     }
 }
