@@ -342,6 +342,10 @@ pub(super) fn log_format(value: &str) -> Parsed<LogFormat> {
 
 /// A `tracing` filter, kept as typed.
 pub(super) fn log_filter(value: &str) -> Parsed<String> {
+    // Targets are crate names; tracing-subscriber 0.3.23 slices other text between character boundaries and panics.
+    if !value.is_ascii() {
+        return Err(ValueError::NotLogFilter);
+    }
     let filter = tracing_subscriber::EnvFilter::builder().parse(value);
     filter.map(|_| value.to_owned()).map_err(|_| ValueError::NotLogFilter)
 }
