@@ -28,7 +28,7 @@ use crate::{
     net::route::Routes,
     origin::{Registry, memory::MemoryRegistry, probe::NetworkProbe, registration::Registration},
     proxy::{Limits, Proxy},
-    session::source_port::SourcePorts,
+    session::{RelayReason, source_port::SourcePorts},
     telemetry,
 };
 
@@ -81,7 +81,7 @@ fn control(config: &Config, relay: Relay, kernel: Option<Installer>) -> (Control
         max_sessions: config.webrtc.max_sessions,
         connect_timeout: config.webrtc.connect_timeout,
         idle_timeout: config.webrtc.idle_timeout,
-        offload: kernel.is_some(),
+        relay_only: kernel.is_none().then_some(RelayReason::NoEngine),
     };
     let ports = SourcePorts::new(config.sources.ports.clone(), config.sources.rest, rand::random());
     let origins = OriginsByUfrags::default();

@@ -197,7 +197,6 @@ impl ControlLoop {
             }
             Command::Deleted(ufrags) => self.handle(Event::Deleted(ufrags)).await,
             Command::SwitchOffload(on) => {
-                let on = on && self.executor.kernel().is_some();
                 tracing::info!(on, "offloading switched");
                 self.handle(Event::SwitchOffload(on)).await;
             }

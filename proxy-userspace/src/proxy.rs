@@ -31,6 +31,8 @@ pub use stats::Stats;
 
 /// After a DTLS alert a session ends when its client is silent for this long.
 const CLOSE_QUIET: Duration = Duration::from_secs(2);
+/// While no flow may be installed, a session is looked at again after this long.
+const RELAY_ONLY_WAIT: Duration = Duration::from_secs(1);
 /// Source ports tried for one session before it is refused.
 const SOURCE_ATTEMPTS: u32 = 16;
 
@@ -43,8 +45,8 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// A session whose client is silent ends after this long.
     pub idle_timeout: Duration,
-    /// Whether flows may be installed: a kernel engine runs and the operator has not switched it off.
-    pub offload: bool,
+    /// Why no flow may be installed, if none may: no kernel engine runs, or the operator switched offloading off.
+    pub relay_only: Option<RelayReason>,
 }
 
 /// The control plane's state.
@@ -207,10 +209,14 @@ impl Proxy {
     }
 
     fn switch_offload(&mut self, on: bool, now: Instant, out: &mut Vec<Action>) {
-        self.limits.offload = on;
-        if !on {
-            let ids: Vec<_> = self.sessions.keys().copied().collect();
-            ids.into_iter().for_each(|id| self.remove_flow(id, RelayReason::SwitchedOff, now, out));
+        if self.limits.relay_only == Some(RelayReason::NoEngine) {
+            return;
+        }
+        self.limits.relay_only = (!on).then_some(RelayReason::SwitchedOff);
+        let ids: Vec<_> = self.sessions.keys().copied().collect();
+        for id in ids {
+            self.remove_flow(id, RelayReason::SwitchedOff, now, out);
+            self.postpone_until(id, RelayReason::Settling, now);
         }
     }
 
@@ -235,7 +241,10 @@ impl Proxy {
         let Some(live) = self.sessions.get_mut(&id).and_then(Session::live_mut) else { return };
         if let Some(flow) = live.offload.flow() {
             live.offload = Offload::relayed(reason, now);
-            self.stats.count_relayed(reason);
+            // A move or an end is no failure of the offload.
+            if reason != RelayReason::Settling {
+                self.stats.count_relayed(reason);
+            }
             out.push(Action::Remove { session: id, flow });
         }
     }
@@ -292,9 +301,7 @@ impl Proxy {
         self.end_where(now, EndReason::NeverConnected, out, |s| {
             matches!(s.state, State::Waiting | State::Admitting(_)) && now >= s.born + connect_timeout
         });
-        if self.limits.offload {
-            self.install_ready(now, out);
-        }
+        self.install_ready(now, out);
         self.ports.sweep(now);
     }
 
@@ -304,6 +311,10 @@ impl Proxy {
             let Some(live) = session.live_mut() else { continue };
             let Offload::Relayed { not_before, reason, .. } = &mut live.offload else { continue };
             if now < *not_before {
+                continue;
+            }
+            if let Some(wait) = self.limits.relay_only {
+                (*reason, *not_before) = (wait, now + RELAY_ONLY_WAIT);
                 continue;
             }
             if let Some(wait) = waits_for(live.nominated, live.answered) {

@@ -39,6 +39,9 @@ pub enum ApiError {
     /// The origin failed.
     #[error("{0}")]
     BadGateway(&'static str),
+    /// The origin closed the connection instead of answering.
+    #[error("the origin closed the connection without an answer; SRS does so when it cannot use an offer")]
+    NoAnswer,
     /// Something that the request needs is not there; it may be later.
     #[error("{0}")]
     Unavailable(&'static str),
@@ -61,7 +64,7 @@ impl ApiError {
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Registration(_) | Self::Register(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::BadGateway(_) => StatusCode::BAD_GATEWAY,
+            Self::BadGateway(_) | Self::NoAnswer => StatusCode::BAD_GATEWAY,
             Self::Unavailable(_) | Self::NoRoom(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::GatewayTimeout => StatusCode::GATEWAY_TIMEOUT,
         }

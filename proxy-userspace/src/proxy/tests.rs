@@ -75,7 +75,7 @@ impl Script {
     }
 
     fn with_ports(ports: std::ops::RangeInclusive<u16>) -> Self {
-        let limits = Limits { max_sessions: 8, connect_timeout: IDLE, idle_timeout: IDLE, offload: true };
+        let limits = Limits { max_sessions: 8, connect_timeout: IDLE, idle_timeout: IDLE, relay_only: None };
         let ports = SourcePorts::new(ports, Duration::from_secs(45), 0);
         Self { proxy: Proxy::new(limits, ports), now: Instant::now(), next: 1 }
     }
@@ -403,10 +403,32 @@ fn switching_offload_off_returns_every_session_to_userspace_until_it_is_on_again
     let mut script = Script::new();
     let session = script.installed("a", origin(1), tuple(5000), 7);
     assert_eq!(removed(&script.apply(Event::SwitchOffload(false))), Some(FlowId(7)));
-    assert_eq!(script.reason(session), Some(RelayReason::SwitchedOff));
     assert_eq!(script.apply(Event::Tick), []);
+    assert_eq!(script.reason(session), Some(RelayReason::SwitchedOff));
     script.apply(Event::SwitchOffload(true));
     assert!(installs(&script.apply(Event::Tick), session));
+}
+
+#[test]
+fn without_an_engine_sessions_say_so_and_the_switch_changes_nothing() {
+    let mut script = Script::new();
+    script.proxy.limits.relay_only = Some(RelayReason::NoEngine);
+    let (session, _) = script.offered(offer("a", origin(1)));
+    script.checked(session, tuple(5000), true);
+    script.apply(Event::Answered(session));
+    script.apply(Event::SwitchOffload(true));
+    script.wait(SETTLE);
+    assert_eq!(script.apply(Event::Tick), []);
+    assert_eq!(script.reason(session), Some(RelayReason::NoEngine));
+}
+
+#[test]
+fn moves_and_ends_are_not_counted_as_failed_offloads() {
+    let mut script = Script::new();
+    let session = script.installed("a", origin(1), tuple(5000), 7);
+    script.checked(session, tuple(6000), true);
+    script.apply(Event::Deleted(offer("a", origin(1)).ufrags));
+    assert!(script.proxy.stats().relayed().all(|(_, count)| count == 0));
 }
 
 #[test]

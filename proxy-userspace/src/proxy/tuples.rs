@@ -24,7 +24,7 @@ impl Proxy {
             Some(_) => self.heard_elsewhere(&check, now, out),
         };
         if stolen {
-            self.postpone(check.session, RelayReason::SharedTuple, now);
+            self.postpone_until(check.session, RelayReason::SharedTuple, now + SHARED_SETTLE);
         }
         if bound {
             out.push(Action::Forward(ForwardCheck {
@@ -126,13 +126,13 @@ impl Proxy {
         if let Some(live) = self.sessions.get_mut(&holder).and_then(Session::live_mut) {
             live.backups.retain(|t| *t != tuple);
         }
-        self.postpone(holder, RelayReason::SharedTuple, now);
+        self.postpone_until(holder, RelayReason::SharedTuple, now + SHARED_SETTLE);
         true
     }
 
-    pub(super) fn postpone(&mut self, id: SessionId, reason: RelayReason, now: Instant) {
+    pub(super) fn postpone_until(&mut self, id: SessionId, reason: RelayReason, until: Instant) {
         if let Some(live) = self.sessions.get_mut(&id).and_then(Session::live_mut) {
-            live.offload = Offload::relayed(reason, now + SHARED_SETTLE);
+            live.offload = Offload::relayed(reason, until);
         }
     }
 

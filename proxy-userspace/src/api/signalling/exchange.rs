@@ -123,12 +123,12 @@ impl Signalling {
     /// DELETE and PATCH concern a session, so they go where it is, which need not be where its stream would be picked.
     pub(super) async fn change_session(&self, request: &ClientRequest) -> Result<Response, ApiError> {
         let session = request.session();
-        let response = match session.as_ref().and_then(|ufrags| self.sink.origin_of(ufrags)) {
-            Some(origin) => self.send_to_origin(&origin, request.outgoing()).await?,
-            None => {
-                let stream = offer::stream_of_url(&request.parts, &self.rules)?;
-                self.send_to_stream(&stream, &request.outgoing()).await?.1
+        let response = match self.send_to_session(session.as_ref(), request).await {
+            // SRS has no trickle ICE and closes the connection; RFC 9725 §4.3 has an answer for that.
+            Err(ApiError::NoAnswer) if request.parts.method == Method::PATCH => {
+                return Err(ApiError::MethodNotAllowed);
             }
+            answered => answered?,
         };
         if let Some(session) = session
             && request.parts.method == Method::DELETE
@@ -137,6 +137,19 @@ impl Signalling {
             self.sink.deleted(&session).await;
         }
         Ok(response.map(Body::from))
+    }
+
+    /// Sends to the origin of a session that lives, else to that of the stream in the query.
+    async fn send_to_session(
+        &self,
+        session: Option<&UfragPair>,
+        request: &ClientRequest,
+    ) -> Result<Response<Bytes>, ApiError> {
+        if let Some(origin) = session.and_then(|ufrags| self.sink.origin_of(ufrags)) {
+            return self.send_to_origin(&origin, request.outgoing()).await;
+        }
+        let stream = offer::stream_of_url(&request.parts, &self.rules)?;
+        Ok(self.send_to_stream(&stream, &request.outgoing()).await?.1)
     }
 
     /// Sends to the origin of `stream`; if it cannot be connected, to the next one, once.

@@ -55,9 +55,7 @@ impl From<ForwardError> for ApiError {
     fn from(error: ForwardError) -> Self {
         match error {
             ForwardError::Connect => Self::BadGateway("the origin of this stream cannot be reached"),
-            ForwardError::NoAnswer => Self::BadGateway(
-                "the origin closed the connection without an answer; SRS does so when it cannot use an offer",
-            ),
+            ForwardError::NoAnswer => Self::NoAnswer,
             ForwardError::Timeout => Self::GatewayTimeout,
             ForwardError::TooLarge => Self::BadGateway("the origin's answer is too large"),
         }
@@ -75,8 +73,7 @@ impl Outgoing {
         let value = |text: &str| HeaderValue::from_str(text).expect("addresses and commas are visible ASCII");
         headers.insert(X_FORWARDED_FOR, value(&client.path));
         headers.insert(X_REAL_IP, value(&client.ip.to_string()));
-        let root = PathAndQuery::from_static("/");
-        let target = parts.uri.path_and_query().cloned().unwrap_or(root);
+        let target = target_of(&parts.uri);
         Self { method: parts.method.clone(), target, headers, body }
     }
 
@@ -99,6 +96,18 @@ impl Outgoing {
         *request.headers_mut() = self.headers;
         request
     }
+}
+
+/// Path and query as they came. SRS answers `/rtc/v1/whip` with a redirect to `/rtc/v1/whip/`, which makes a GET of a
+/// browser's POST; such a path gets its slash here.
+fn target_of(uri: &Uri) -> PathAndQuery {
+    let target = uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+    let name = uri.path().strip_prefix("/rtc/v1/");
+    if name.is_none_or(|name| name.contains('/')) {
+        return target;
+    }
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    PathAndQuery::try_from(format!("{}/{query}", uri.path())).unwrap_or(target)
 }
 
 impl Forwarder {

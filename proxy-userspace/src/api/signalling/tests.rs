@@ -366,14 +366,20 @@ async fn two_dead_origins_are_enough() {
     assert!(next.requests().is_empty());
 }
 
-#[tokio::test]
-async fn an_origin_that_closes_without_an_answer_is_not_suspected() {
+/// An origin that reads one request and closes, and the end of its task.
+async fn closing_origin() -> (Rig, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let rig = Rig::with(vec![origin("one", listener.local_addr().unwrap())], None, &Config::default());
     let closing = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         assert_ne!(stream.read(&mut [0; 4096]).await.unwrap(), 0);
     });
+    (rig, closing)
+}
+
+#[tokio::test]
+async fn an_origin_that_closes_without_an_answer_is_not_suspected() {
+    let (rig, closing) = closing_origin().await;
     let answered = rig.post(PUBLISH, OFFER).await;
     closing.await.unwrap();
     assert_eq!(answered.status, 502);
@@ -433,6 +439,22 @@ async fn a_patch_passes() {
     let seen = srs.requests().pop().unwrap();
     assert_eq!((seen.method, seen.body.as_str()), (Method::PATCH, "a=ice-ufrag:x"));
     assert!(rig.sessions.deleted.lock().is_empty());
+}
+
+#[tokio::test]
+async fn a_patch_that_the_origin_does_not_know_is_a_method_not_allowed() {
+    let (rig, closing) = closing_origin().await;
+    assert_eq!(rig.send("PATCH", LOCATION, "", "a=ice-ufrag:x").await.status, 405);
+    closing.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_path_without_its_last_slash_is_not_redirected() {
+    let srs = TestOrigin::start("one", Manner::Srs);
+    let rig = Rig::new(&[&srs]);
+    let answered = rig.post("/rtc/v1/whip?app=live&stream=s&token=a+b%2F", OFFER).await;
+    assert_eq!(answered.status, 201);
+    assert_eq!(srs.requests()[0].target, "/rtc/v1/whip/?app=live&stream=s&token=a+b%2F");
 }
 
 fn json_offer() -> String {

@@ -100,8 +100,9 @@ impl Entry {
     pub(super) fn log_registration(&self) {
         let origin = &self.origin;
         info!(
-            device = %origin.device_id, id = %origin.id, ip = %origin.ip, rtmp = ?origin.rtmp, http = ?origin.http,
-            api = ?origin.api, srt = ?origin.srt, rtc = ?origin.rtc, "Register SRS media server"
+            device = %origin.device_id, id = %origin.id, ip = %origin.ip,
+            rtmp = origin.rtmp.map(display), http = origin.http.map(display), api = origin.api.map(display),
+            srt = origin.srt.map(display), rtc = origin.rtc.map(display), "Register SRS media server"
         );
     }
 
