@@ -2,17 +2,18 @@
 """Plays a stream by WHEP with aiortc and decodes it.
 
 Prints JSON lines: connection states, the first frame of each kind, a progress line each second, and at the end
-the frames decoded and the packets received and lost.
+the frames decoded and the packets received and lost. SIGTERM ends it early, in the same way.
 """
 
 import argparse
 import asyncio
 import json
+import signal
 import time
 
 import aiohttp
 import yarl
-from aiortc import RTCPeerConnection, RTCSessionDescription
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
 
 
@@ -25,7 +26,7 @@ class Player:
 
     def __init__(self, url):
         self.url = url
-        self.connection = RTCPeerConnection()
+        self.connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self.frames = {"audio": 0, "video": 0}
         self.readers = []
         self.posted = time.monotonic()
@@ -76,12 +77,15 @@ class Player:
 
 
 async def play(arguments):
+    loop = asyncio.get_running_loop()
+    stopped = loop.create_future()
+    loop.add_signal_handler(signal.SIGTERM, stopped.cancel)
     async with aiohttp.ClientSession() as http:
         player = Player(arguments.url)
         await player.start(http)
         end = time.monotonic() + arguments.seconds
-        while (left := end - time.monotonic()) > 0:
-            await asyncio.sleep(min(1, left))
+        while (left := end - time.monotonic()) > 0 and not stopped.done():
+            await asyncio.wait([stopped], timeout=min(1, left))
             say("progress", frames=player.frames, packets=await player.packets())
         say("end", frames=player.frames, packets=await player.packets(), state=player.connection.connectionState)
         await player.stop(http)

@@ -4,7 +4,7 @@
 --stack aiortc   aiortc: a full ICE agent, VP8 or H264 encoded on the fly
 --stack ffmpeg   FFmpeg's whip muxer through PyAV: H264 by libx264, Opus by libopus
 
-Prints one JSON line when media may flow and one at the end.
+Prints one JSON line when media may flow and one at the end. SIGTERM ends it early, in the same way.
 """
 
 import argparse
@@ -13,9 +13,11 @@ import fractions
 import json
 import math
 import os
+import signal
 import struct
 import subprocess
 import tempfile
+import threading
 import time
 
 import av
@@ -84,9 +86,13 @@ def synthetic_track(base, make_frame, interval, timestamp_step, clock):
 
 async def publish_with_aiortc(arguments):
     import aiohttp
-    from aiortc import AudioStreamTrack, RTCPeerConnection, RTCRtpSender, RTCSessionDescription, VideoStreamTrack
+    from aiortc import AudioStreamTrack, RTCConfiguration, RTCPeerConnection
+    from aiortc import RTCRtpSender, RTCSessionDescription, VideoStreamTrack
 
-    connection = RTCPeerConnection()
+    loop = asyncio.get_running_loop()
+    stopped = loop.create_future()
+    loop.add_signal_handler(signal.SIGTERM, stopped.cancel)
+    connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
     make_picture = lambda number: picture(number, arguments.width, arguments.height)
     video = synthetic_track(VideoStreamTrack, make_picture, 1 / FPS, 90000 // FPS, 90000)
     audio = synthetic_track(AudioStreamTrack, tone, AUDIO_FRAME / SAMPLE_RATE, AUDIO_FRAME, SAMPLE_RATE)
@@ -109,7 +115,7 @@ async def publish_with_aiortc(arguments):
             assert answer.status == 201, f"{answer.status}: {await answer.text()}"
             sdp, location = await answer.text(), answer.headers["Location"]
         await connection.setRemoteDescription(RTCSessionDescription(sdp, "answer"))
-        await asyncio.sleep(arguments.seconds)
+        await asyncio.wait([stopped], timeout=arguments.seconds)
         stats = await connection.getStats()
         sent = [report for report in stats.values() if report.type == "outbound-rtp"]
         packets = {report.kind: report.packetsSent for report in sent}
@@ -151,6 +157,8 @@ def video_encoder(output, arguments):
 
 
 def publish_with_ffmpeg(arguments):
+    stopped = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     posted = time.monotonic()
     with tempfile.TemporaryDirectory() as directory:
         output = av.open(arguments.url, "w", format="whip", options=make_certificate(directory))
@@ -158,16 +166,16 @@ def publish_with_ffmpeg(arguments):
         audio = output.add_stream("libopus", rate=SAMPLE_RATE, layout="stereo")
         output.start_encoding()
         say("state", state="connected", ms=round((time.monotonic() - posted) * 1000, 1))
-        packets = write_in_real_time(output, video, audio, arguments)
+        packets = write_in_real_time(output, video, audio, arguments, stopped)
         output.close()
     say("end", state="closed", packets_sent=packets)
 
 
-def write_in_real_time(output, video, audio, arguments):
+def write_in_real_time(output, video, audio, arguments, stopped):
     packets = {"video": 0, "audio": 0}
     started = time.monotonic()
     pictures = tones = 0
-    while (elapsed := time.monotonic() - started) < arguments.seconds:
+    while (elapsed := time.monotonic() - started) < arguments.seconds and not stopped.is_set():
         while pictures / FPS <= elapsed:
             frame = picture(pictures, arguments.width, arguments.height)
             frame.pts, frame.time_base = pictures, fractions.Fraction(1, FPS)

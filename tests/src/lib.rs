@@ -4,6 +4,7 @@
 //! [`residue`] says what was left behind.
 
 pub mod deadlines;
+pub mod demo;
 pub mod frame;
 pub mod http;
 pub mod kernel;

@@ -32,6 +32,9 @@ use media::{Command, Media};
 pub use heartbeat::{Heartbeat, HeartbeatFormat};
 pub use stats::{OriginStats, SessionStats};
 
+/// How SRS names itself: in `Server`, in `User-Agent` and in the origin line of its answers.
+const SIGNATURE: &str = "SRS/7.0.18(Hang)";
+
 /// How an origin listens and what it claims to be.
 #[derive(Debug, Clone)]
 pub struct OriginConfig {
@@ -41,7 +44,7 @@ pub struct OriginConfig {
     pub rtc: SocketAddr,
     /// Where the RTMP end point listens, if there is one. Proxies ask for one at registration.
     pub rtmp: Option<SocketAddr>,
-    /// The addresses in answers; without a port, that of `rtc`.
+    /// The addresses in answers besides those that the request names; without a port, that of `rtc`.
     pub candidates: Vec<Candidate>,
     /// The proxy to register with.
     pub heartbeat: Option<Heartbeat>,

@@ -207,12 +207,13 @@ fn the_answer_has_the_shape_of_srs() {
     let publisher = stage.connect(ClientOptions::publish(&url).unwrap());
     let answer = &publisher.exchange().answer;
     let media_port = stage.origin.endpoints().rtc.port();
-    for candidate in
-        ["0 1 udp 2130706431 192.0.2.9 7000", &format!("1 1 udp 2130706431 {ORIGIN} {media_port}")]
-    {
-        let line = format!("a=candidate:{candidate} typ host generation 0\r\n");
-        assert_eq!(answer.matches(&line).count(), 2, "{line} under both m-lines of {answer}");
-    }
+    let listed = [format!("{ORIGIN} {media_port}"), format!("{ORIGIN} 9"), "192.0.2.9 7000".to_owned()];
+    let lines = (0..).zip(listed).map(|(index, listed)| {
+        format!("a=candidate:{index} 1 udp 2130706431 {listed} typ host generation 0\r\n")
+    });
+    let block = lines.collect::<String>();
+    assert_eq!(answer.matches(&block).count(), 2, "{block} under both m-lines of {answer}");
+    assert_eq!(answer.matches("a=candidate:").count(), 6, "{answer}");
     for (line, count) in [("a=ice-lite", 1), ("a=ice-ufrag:abcd+/12", 2), ("a=setup:passive", 2)] {
         assert_eq!(answer.matches(&format!("{line}\r\n")).count(), count, "{line} in {answer}");
     }
@@ -222,8 +223,80 @@ fn the_answer_has_the_shape_of_srs() {
 }
 
 #[test]
+fn the_address_by_which_a_client_calls_the_origin_is_a_candidate() {
+    if !available() {
+        return;
+    }
+    let stage = Stage::new(|_| {});
+    let mut publish =
+        ClientOptions::publish(&stage.url("whip", "s")).unwrap().legacy("webrtc://10.2.0.1/live/s");
+    publish.url = Url::parse(&format!("{}/rtc/v1/publish/", stage.origin.base_url())).unwrap();
+    let publisher = stage.connect(publish);
+    let media_port = stage.origin.endpoints().rtc.port();
+    let block = format!(
+        "a=candidate:0 1 udp 2130706431 10.2.0.1 {media_port} typ host generation 0\r\n\
+         a=candidate:1 1 udp 2130706431 {ORIGIN} {media_port} typ host generation 0\r\n"
+    );
+    let answer = &publisher.exchange().answer;
+    assert_eq!(answer.matches(&block).count(), 2, "{answer}");
+}
+
+/// Sends a request to an origin on the loopback; `None` is a connection closed without an answer.
+fn ask(origin: &Origin, method: &'static str, target: &str, page: Option<&str>) -> Option<Response> {
+    let url = Url::parse(&format!("{}{target}", origin.base_url())).unwrap();
+    let page = page.map(|page| ("Origin", page));
+    page.into_iter()
+        .fold(Request::new(method, url), |request, (name, value)| request.header(name, value))
+        .send()
+        .ok()
+}
+
+fn fields(response: &Response) -> Vec<(&str, &str)> {
+    let mut fields: Vec<_> = response.headers.iter().collect();
+    fields.sort_unstable();
+    fields
+}
+
+#[test]
+fn failures_redirects_and_empty_replies_are_those_of_srs() {
+    let origin = Origin::start(OriginConfig::on(Ipv4Addr::LOCALHOST)).unwrap();
+    let without_slash = ask(&origin, "POST", "/rtc/v1/whip?app=live&stream=s", None).unwrap();
+    assert_eq!(without_slash.status, 302);
+    assert_eq!(without_slash.headers.get("location"), Some("/rtc/v1/whip/?app=live&stream=s"));
+    assert_eq!(ask(&origin, "POST", "/rtc/v1/play/", None).unwrap().body, r#"{"code":400}"#);
+    for method in ["PATCH", "POST"] {
+        assert!(ask(&origin, method, "/rtc/v1/whip/?app=live&stream=s", None).is_none(), "{method}");
+    }
+    let deleted = ask(&origin, "DELETE", "/rtc/v1/whip/?session=a:b&token=t", None).unwrap();
+    let plain = [("Connection", "Close"), ("Content-Length", "0"), ("Server", "SRS/7.0.18(Hang)")];
+    assert_eq!((deleted.status, fields(&deleted)), (200, plain.to_vec()));
+}
+
+#[test]
+fn only_a_page_is_told_what_it_may_read() {
+    let origin = Origin::start(OriginConfig::on(Ipv4Addr::LOCALHOST)).unwrap();
+    let target = "/rtc/v1/whip/?app=live&stream=s";
+    let preflight = ask(&origin, "OPTIONS", target, Some("http://localhost")).unwrap();
+    let expected = [
+        ("Access-Control-Allow-Credentials", "false"),
+        ("Access-Control-Allow-Headers", "*"),
+        ("Access-Control-Allow-Methods", "*"),
+        ("Access-Control-Allow-Origin", "*"),
+        ("Access-Control-Expose-Headers", "*"),
+        ("Access-Control-Request-Private-Network", "true"),
+        ("Connection", "Close"),
+        ("Content-Length", "0"),
+        ("Server", "SRS/7.0.18(Hang)"),
+    ];
+    assert_eq!((preflight.status, fields(&preflight)), (200, expected.to_vec()));
+    assert!(
+        ask(&origin, "OPTIONS", target, None).unwrap().headers.get("access-control-allow-origin").is_none()
+    );
+}
+
+#[test]
 fn the_heartbeat_has_exactly_the_members_of_srs() {
-    let new = r#"{"device_id":"origin1","ip":"127.0.0.1","server":"vid-1","service":"s1","pid":"PID","rtmp":["RTMP"],"http":[],"api":["API"],"srt":[],"rtc":["udp://0.0.0.0:RTC"]}"#;
+    let new = r#"{"device_id":"origin1","ip":"127.0.0.1","server":"vid-1","service":"s1","pid":"PID","rtmp":["RTMP"],"api":["API"],"rtc":["udp://0.0.0.0:RTC"]}"#;
     check_heartbeat(HeartbeatFormat::New, Some("secret"), new);
     check_heartbeat(HeartbeatFormat::Old, None, r#"{"device_id":"origin1","ip":"127.0.0.1"}"#);
 }

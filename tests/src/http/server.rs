@@ -154,6 +154,7 @@ fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
         201 => "Created",
+        302 => "Found",
         401 => "Unauthorized",
         404 => "Not Found",
         _ => "Status",

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
+use super::SIGNATURE;
 use super::session::Role;
 
 /// Rewrites the stack's answer.
@@ -23,13 +24,21 @@ pub(super) fn in_srs_shape(answer: &str, candidates: &[SocketAddr], role: Role, 
     shaped
 }
 
+/// SRS lists each address once, in the order of their texts.
+pub(super) fn in_srs_order(candidates: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+    let mut candidates: Vec<_> = candidates.collect();
+    candidates.sort_by_cached_key(|candidate| (candidate.ip().to_string(), candidate.port().to_string()));
+    candidates.dedup();
+    candidates
+}
+
 fn is_trickle(line: &str) -> bool {
     line.starts_with("a=candidate:") || line == "a=end-of-candidates" || line == "a=ice-options:trickle"
 }
 
 fn shape_line(line: &str, role: Role, stream: &str) -> String {
     match line.get(..2) {
-        Some("o=") => format!("o=SRS/7.0.18(Kai) {} 2 IN IP4 0.0.0.0", std::process::id()),
+        Some("o=") => format!("o={SIGNATURE} {} 2 IN IP4 0.0.0.0", std::process::id()),
         Some("s=") => match role {
             Role::Publisher => "s=SRSPublishSession".to_owned(),
             Role::Player => "s=SRSPlaySession".to_owned(),
@@ -68,9 +77,17 @@ mod tests {
     }
 
     #[test]
+    fn candidates_are_sorted_as_text_and_listed_once() {
+        let listed = ["10.9.0.2:8000", "10.10.0.1:8000", "10.9.0.2:8000", "10.10.0.1:10000"];
+        let ordered = in_srs_order(listed.iter().map(|address| address.parse().unwrap()));
+        let expected = ["10.10.0.1:10000", "10.10.0.1:8000", "10.9.0.2:8000"];
+        assert_eq!(ordered, expected.map(|address| address.parse::<SocketAddr>().unwrap()));
+    }
+
+    #[test]
     fn signs_as_srs_does() {
         let shaped = in_srs_shape(STACK, &[], Role::Publisher, "live/s");
-        assert!(shaped.contains("\r\no=SRS/7"));
+        assert!(shaped.contains("\r\no=SRS/7.0.18("));
         assert!(shaped.contains("\r\ns=SRSPublishSession\r\n"));
     }
 }

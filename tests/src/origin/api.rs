@@ -8,15 +8,18 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use str0m::IceCreds;
 
-use super::OriginConfig;
 use super::media::{Answer, Command};
 use super::session::{Offer, Role};
-use crate::http::{Arrived, Response, Server};
+use super::{Candidate, OriginConfig, SIGNATURE};
+use crate::http::{Arrived, Headers, Response, Server};
 use crate::mailbox::Sender;
 
 pub(super) fn serve(config: &Arc<OriginConfig>, media: Sender<Command>) -> io::Result<Server> {
     let api = Api { config: Arc::clone(config), media };
-    Server::start(config.api, move |request| api.handle(request).map(as_srs))
+    Server::start(config.api, move |request| {
+        let response = api.handle(request).map(as_srs)?;
+        Some(if request.headers.get("origin").is_some() { shared_with_pages(response) } else { response })
+    })
 }
 
 #[derive(Debug)]
@@ -26,64 +29,70 @@ struct Api {
 }
 
 fn as_srs(response: Response) -> Response {
-    response
-        .with_header("Access-Control-Allow-Headers", "*")
-        .with_header("Access-Control-Allow-Methods", "*")
-        .with_header("Access-Control-Allow-Origin", "*")
-        .with_header("Access-Control-Expose-Headers", "*")
-        .with_header("Connection", "Close")
-        .with_header("Server", "SRS/7.0.18(Kai)")
+    response.with_header("Connection", "Close").with_header("Server", SIGNATURE)
 }
 
-fn empty() -> Response {
-    Response::new(200, "text/plain", "")
+/// Only pages of a browser say in `Origin` where they are from.
+fn shared_with_pages(response: Response) -> Response {
+    response
+        .with_header("Access-Control-Allow-Origin", "*")
+        .with_header("Access-Control-Allow-Headers", "*")
+        .with_header("Access-Control-Allow-Methods", "*")
+        .with_header("Access-Control-Expose-Headers", "*")
+        .with_header("Access-Control-Allow-Credentials", "false")
+        .with_header("Access-Control-Request-Private-Network", "true")
+}
+
+fn empty(status: u16) -> Response {
+    Response { status, headers: Headers::default(), body: String::new() }
 }
 
 impl Api {
-    /// `None` closes the connection without an answer, as SRS does with an offer that it cannot use.
+    /// `None` closes the connection without an answer, as SRS does with PATCH and with an offer that it cannot use.
     fn handle(&self, request: &Arrived) -> Option<Response> {
-        let path = request.path().trim_end_matches('/');
-        match (request.method.as_str(), path) {
-            ("OPTIONS", _) => Some(empty()),
-            (_, "/rtc/v1/whip" | "/rtc/v1/whep") if is_delete(request) => Some(self.delete(request)),
-            ("POST", "/rtc/v1/whip") => self.exchange(request, whip_role(request)),
-            ("POST", "/rtc/v1/whep" | "/rtc/v1/whip-play") => self.exchange(request, Role::Player),
-            ("POST", "/rtc/v1/publish") => Some(self.legacy(request, Role::Publisher)),
-            ("POST", "/rtc/v1/play") => Some(self.legacy(request, Role::Player)),
+        match (request.method.as_str(), request.path()) {
+            ("OPTIONS", _) => Some(empty(200)),
+            (_, path) if NEED_A_SLASH.contains(&path) => Some(to_the_slash(request)),
+            ("PATCH", "/rtc/v1/whip/" | "/rtc/v1/whep/") => None,
+            (_, "/rtc/v1/whip/" | "/rtc/v1/whep/") if is_delete(request) => Some(self.delete(request)),
+            ("POST", "/rtc/v1/whip/") => self.exchange(request, whip_role(request)),
+            ("POST", "/rtc/v1/whep/" | "/rtc/v1/whip-play/") => self.exchange(request, Role::Player),
+            ("POST", "/rtc/v1/publish/") => Some(self.legacy(request, Role::Publisher)),
+            ("POST", "/rtc/v1/play/") => Some(self.legacy(request, Role::Player)),
             ("GET", "/api/v1/versions") => Some(Response::json(&self.version())),
-            ("GET", "/api/v1/summaries" | "/api/v1/clients" | "/api/v1/streams") => self.lists(),
-            _ => Some(Response::new(404, "text/plain", "")),
+            ("GET", "/api/v1/summaries" | "/api/v1/clients/" | "/api/v1/streams/") => self.lists(),
+            _ => Some(empty(404)),
         }
     }
 
     fn exchange(&self, request: &Arrived, role: Role) -> Option<Response> {
         let app = request.query("app").unwrap_or("live");
         let stream = request.query("stream").unwrap_or("livestream");
-        let offer = offer(request, role, format!("{app}/{stream}"), request.body.clone()).ok()?;
+        let host = request.headers.get("host").unwrap_or_default();
+        let offer = offer(request, role, format!("{app}/{stream}"), host, request.body.clone()).ok()?;
         let Answer { sdp, username, token } = self.ask(offer).ok()?;
         let location =
             format!("/rtc/v1/whip/?action=delete&token={token}&app={app}&stream={stream}&session={username}");
         Some(Response::new(201, "application/sdp", sdp).with_header("Location", location))
     }
 
-    /// The status is 200 whatever happens; `code` tells.
+    /// The status is 200 whatever happens; `code` tells, and is all that a failure has.
     fn legacy(&self, request: &Arrived, role: Role) -> Response {
+        let Ok(answer) = self.legacy_answer(request, role) else {
+            return Response::json(&json!({"code": 400}));
+        };
         let mut members = self.identity();
-        match self.legacy_answer(request, role) {
-            Ok(answer) => {
-                members["sdp"] = answer.sdp.into();
-                members["sessionid"] = answer.username.into();
-            }
-            Err(_) => members["code"] = 400.into(),
-        }
+        members["sdp"] = answer.sdp.into();
+        members["sessionid"] = answer.username.into();
         Response::json(&members)
     }
 
     fn legacy_answer(&self, request: &Arrived, role: Role) -> Result<Answer> {
         let body: Value = serde_json::from_str(&request.body).context("failed to parse the body")?;
         let member = |name: &str| body[name].as_str().with_context(|| format!("no member {name}"));
-        let stream = stream_of(member("streamurl")?).context("no app and stream in streamurl")?;
-        self.ask(offer(request, role, stream, member("sdp")?.to_owned())?)
+        let (host, stream) =
+            host_and_stream(member("streamurl")?).context("no app and stream in streamurl")?;
+        self.ask(offer(request, role, stream, &host, member("sdp")?.to_owned())?)
     }
 
     fn ask(&self, offer: Offer) -> Result<Answer> {
@@ -93,7 +102,7 @@ impl Api {
     fn delete(&self, request: &Arrived) -> Response {
         let parameter = |name| request.query(name).unwrap_or_default().to_owned();
         self.media.send(Command::Delete { username: parameter("session"), token: parameter("token") });
-        empty()
+        empty(200)
     }
 
     fn identity(&self) -> Value {
@@ -123,8 +132,27 @@ fn whip_role(request: &Arrived) -> Role {
     if request.query("action") == Some("play") { Role::Player } else { Role::Publisher }
 }
 
-fn offer(request: &Arrived, role: Role, stream: String, sdp: String) -> Result<Offer> {
-    let candidate = request.query("eip").or_else(|| request.query("candidate"));
+/// SRS knows these paths by their slash at the end.
+const NEED_A_SLASH: [&str; 7] = [
+    "/rtc/v1/whip",
+    "/rtc/v1/whep",
+    "/rtc/v1/whip-play",
+    "/rtc/v1/publish",
+    "/rtc/v1/play",
+    "/api/v1/clients",
+    "/api/v1/streams",
+];
+
+fn to_the_slash(request: &Arrived) -> Response {
+    let (path, query) = request.target.split_at(request.path().len());
+    empty(302).with_header("Location", format!("{path}/{query}"))
+}
+
+/// `host` is what the client calls the server; if it is an address, media is taken there too.
+fn offer(request: &Arrived, role: Role, stream: String, host: &str, sdp: String) -> Result<Offer> {
+    let asked = request.query("eip").or_else(|| request.query("candidate"));
+    let asked = asked.map(str::parse).transpose().context("failed to parse the candidate")?;
+    let called = host.parse().ok().map(|Candidate { ip, .. }| Candidate::at(ip));
     let credentials = request.query("ice-ufrag").zip(request.query("ice-pwd"));
     let credentials =
         credentials.filter(|(ufrag, pwd)| (4..=32).contains(&ufrag.len()) && (22..=32).contains(&pwd.len()));
@@ -132,7 +160,7 @@ fn offer(request: &Arrived, role: Role, stream: String, sdp: String) -> Result<O
         role,
         stream,
         sdp,
-        candidate: candidate.map(str::parse).transpose().context("failed to parse the candidate")?,
+        candidates: asked.into_iter().chain(called).collect(),
         credentials: credentials.map(|(ufrag, pass)| IceCreds { ufrag: ufrag.into(), pass: pass.into() }),
         client_ip: client_ip(request),
         host: request.headers.get("host").unwrap_or_default().to_owned(),
@@ -145,11 +173,11 @@ fn client_ip(request: &Arrived) -> IpAddr {
     told.and_then(|ip| ip.trim().parse().ok()).unwrap_or_else(|| request.peer.ip())
 }
 
-/// `app/stream` of `webrtc://host/app/stream?query`.
-fn stream_of(url: &str) -> Option<String> {
+/// `host` and `app/stream` of `webrtc://host/app/stream?query`.
+fn host_and_stream(url: &str) -> Option<(String, String)> {
     let (_, rest) = url.split_once("://")?;
-    let (_, path) = rest.split('?').next()?.split_once('/')?;
-    path.contains('/').then(|| path.to_owned())
+    let (host, path) = rest.split('?').next()?.split_once('/')?;
+    path.contains('/').then(|| (host.to_owned(), path.to_owned()))
 }
 
 #[cfg(test)]
@@ -157,8 +185,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_stream_url_names_app_and_stream() {
-        assert_eq!(stream_of("webrtc://h:1985/live/s?x=1"), Some("live/s".to_owned()));
-        assert_eq!(stream_of("webrtc://h/s"), None);
+    fn the_stream_url_names_host_app_and_stream() {
+        let named = Some(("h:1985".to_owned(), "live/s".to_owned()));
+        assert_eq!(host_and_stream("webrtc://h:1985/live/s?x=1"), named);
+        assert_eq!(host_and_stream("webrtc://h/s"), None);
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use serde::Serialize;
 
-use super::{Endpoints, OriginConfig};
+use super::{Endpoints, OriginConfig, SIGNATURE};
 use crate::http::{Request, Url};
 
 /// Where, how often and as whom an origin registers.
@@ -33,7 +33,7 @@ pub struct Heartbeat {
 pub enum HeartbeatFormat {
     /// `device_id` and `ip` only.
     Old,
-    /// With identity and listen ports (`ports on`).
+    /// With identity and the listen ports of what is served (`ports on`).
     New,
 }
 
@@ -50,11 +50,10 @@ enum Body<'a> {
         server: &'a str,
         service: &'a str,
         pid: String,
-        rtmp: Vec<String>,
-        http: Vec<String>,
-        api: Vec<String>,
-        srt: Vec<String>,
-        rtc: Vec<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        rtmp: Option<[String; 1]>,
+        api: [String; 1],
+        rtc: [String; 1],
     },
 }
 
@@ -97,6 +96,7 @@ impl Heartbeat {
 
     fn request(&self, url: &Url, body: &str) -> Request {
         let request = Request::new("POST", url.clone()).body("application/json", body);
+        let request = request.header("User-Agent", SIGNATURE);
         match &self.bearer {
             Some(token) => request.header("Authorization", format!("Bearer {token}")),
             None => request,
@@ -113,11 +113,9 @@ impl Heartbeat {
                 server: &config.server_id,
                 service: &config.service_id,
                 pid: std::process::id().to_string(),
-                rtmp: endpoints.rtmp.iter().map(|address| address.port().to_string()).collect(),
-                http: Vec::new(),
-                api: vec![endpoints.api.port().to_string()],
-                srt: Vec::new(),
-                rtc: vec![format!("udp://0.0.0.0:{}", endpoints.rtc.port())],
+                rtmp: endpoints.rtmp.map(|address| [address.port().to_string()]),
+                api: [endpoints.api.port().to_string()],
+                rtc: [format!("udp://0.0.0.0:{}", endpoints.rtc.port())],
             },
         }
     }

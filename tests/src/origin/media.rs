@@ -220,9 +220,10 @@ impl Media {
     }
 
     fn candidates(&self, offer: &Offer) -> Result<Vec<SocketAddr>> {
-        let all = offer.candidate.iter().chain(&self.config.candidates);
-        let candidates: Vec<_> =
-            all.map(|candidate| SocketAddr::new(candidate.ip, candidate.port.unwrap_or(self.port))).collect();
+        let all = offer.candidates.iter().chain(&self.config.candidates);
+        let candidates =
+            all.map(|candidate| SocketAddr::new(candidate.ip, candidate.port.unwrap_or(self.port)));
+        let candidates = answer::in_srs_order(candidates);
         ensure!(!candidates.is_empty(), "the origin has no candidate address");
         Ok(candidates)
     }

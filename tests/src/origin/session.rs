@@ -34,8 +34,8 @@ pub(super) struct Offer {
     pub(super) role: Role,
     pub(super) stream: String,
     pub(super) sdp: String,
-    /// An additional candidate address of the answer.
-    pub(super) candidate: Option<super::Candidate>,
+    /// Candidate addresses that the request names.
+    pub(super) candidates: Vec<super::Candidate>,
     /// The credentials that the caller asks for.
     pub(super) credentials: Option<IceCreds>,
     pub(super) client_ip: IpAddr,

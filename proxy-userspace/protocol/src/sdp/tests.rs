@@ -2,19 +2,42 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// An answer of SRS 7 to a browser that plays audio and video.
-const ANSWER: &str = include_str!("../../tests/data/srs_answer.sdp");
+/// The answer of SRS 7.0.18 to a browser that publishes audio and video by WHIP.
+const ANSWER: &str = include_str!("../../tests/data/srs_whip_answer.sdp");
 
-const ORIGIN_LINE: &str = "a=candidate:0 1 udp 2130706431 10.0.0.7 8000 typ host generation 0\r\n";
+/// Its answer to a browser that plays by the JSON API, with two addresses.
+const PLAY_ANSWER: &str = include_str!("../../tests/data/srs_play_answer.sdp");
+
+const ORIGIN_LINE: &str = "a=candidate:0 1 udp 2130706431 10.80.2.2 8000 typ host generation 0\r\n";
 
 #[test]
 fn reads_what_srs_answers() {
     let answer = Answer::parse(ANSWER).unwrap();
-    assert_eq!(answer.ufrag().as_str(), "9b22ga66");
-    assert_eq!(answer.pwd().expose(), "n6e09jlk5h9h7s2q1j4x8e3v0b5t2w7c");
+    assert_eq!(answer.ufrag().as_str(), "24yx1n3l");
+    assert_eq!(answer.pwd().expose(), "kd2s5hp0932067x22634149eot9368m6");
     assert_eq!(answer.media_count(), 2);
-    let origin = Candidate { transport: Transport::Udp, host: "10.0.0.7", port: 8000 };
+    let origin = Candidate { transport: Transport::Udp, host: "10.80.2.2", port: 8000 };
     assert_eq!(answer.candidates(), [origin, origin]);
+}
+
+#[test]
+fn reads_what_srs_answers_a_player() {
+    let answer = Answer::parse(PLAY_ANSWER).unwrap();
+    assert_eq!(answer.ufrag().as_str(), "78ks43b9");
+    assert_eq!(answer.pwd().expose(), "94720c2j815t6s55sw05zip1n1669348");
+    assert_eq!(answer.media_count(), 2);
+    let [named, own] =
+        ["10.80.1.1", "10.80.2.2"].map(|host| Candidate { transport: Transport::Udp, host, port: 8000 });
+    assert_eq!(answer.candidates(), [named, own, named, own]);
+}
+
+#[test]
+fn one_candidate_of_ours_replaces_two_of_a_play_answer() {
+    let named = "a=candidate:0 1 udp 2130706431 10.80.1.1 8000 typ host generation 0\r\n";
+    let own = "a=candidate:1 1 udp 2130706431 10.80.2.2 8000 typ host generation 0\r\n";
+    let ours = "a=candidate:0 1 udp 2130706431 203.0.113.5 8000 typ host generation 0\r\n";
+    let expected = PLAY_ANSWER.replace(&[named, own].concat(), ours);
+    check_rewrite(PLAY_ANSWER, &[candidate("203.0.113.5", 8000)], &expected);
 }
 
 #[test]
@@ -28,28 +51,28 @@ fn first_of_our_candidates_is_preferred() {
 #[test]
 fn every_other_byte_stays() {
     let rewritten = Answer::parse(ANSWER).unwrap().with_candidates(&[candidate("203.0.113.5", 18000)]);
-    assert_eq!(rewritten.replace("203.0.113.5 18000", "10.0.0.7 8000"), ANSWER);
+    assert_eq!(rewritten.replace("203.0.113.5 18000", "10.80.2.2 8000"), ANSWER);
 }
 
 #[test]
 fn bare_line_feeds_stay() {
     let unix = ANSWER.replace("\r\n", "\n");
-    check_rewrite(&unix, &[candidate("203.0.113.5", 8000)], &unix.replace("10.0.0.7", "203.0.113.5"));
+    check_rewrite(&unix, &[candidate("203.0.113.5", 8000)], &unix.replace("10.80.2.2", "203.0.113.5"));
 }
 
 #[test]
 fn many_candidates_of_the_origin_give_way_to_ours() {
-    let tcp = "a=candidate:1 1 tcp 2130706431 10.0.0.7 8000 typ host tcptype passive\r\n";
+    let tcp = "a=candidate:1 1 tcp 2130706431 10.80.2.2 8000 typ host tcptype passive\r\n";
     let private = "a=candidate:2 1 udp 2130706431 172.17.0.2 8000 typ host generation 0\r\n";
     let crowded = ANSWER.replace(ORIGIN_LINE, &[ORIGIN_LINE, tcp, private].concat());
-    check_rewrite(&crowded, &[candidate("203.0.113.5", 8000)], &ANSWER.replace("10.0.0.7", "203.0.113.5"));
+    check_rewrite(&crowded, &[candidate("203.0.113.5", 8000)], &ANSWER.replace("10.80.2.2", "203.0.113.5"));
 }
 
 #[test]
 fn only_sections_that_had_candidates_get_ours() {
     let (audio, video) = ANSWER.rsplit_once(ORIGIN_LINE).unwrap();
     let bundled = [audio, video].concat();
-    check_rewrite(&bundled, &[candidate("203.0.113.5", 8000)], &bundled.replace("10.0.0.7", "203.0.113.5"));
+    check_rewrite(&bundled, &[candidate("203.0.113.5", 8000)], &bundled.replace("10.80.2.2", "203.0.113.5"));
 }
 
 #[test]
@@ -66,12 +89,12 @@ fn every_section_gets_ours_if_none_had_any() {
 fn no_candidate_of_the_origin_stays_at_session_level() {
     let (session, media) = ANSWER.split_once("m=audio").unwrap();
     let odd = [session, ORIGIN_LINE, "m=audio", media].concat();
-    check_rewrite(&odd, &[candidate("203.0.113.5", 8000)], &ANSWER.replace("10.0.0.7", "203.0.113.5"));
+    check_rewrite(&odd, &[candidate("203.0.113.5", 8000)], &ANSWER.replace("10.80.2.2", "203.0.113.5"));
 }
 
 #[test]
 fn reads_a_name_and_an_unknown_tail_of_a_candidate() {
-    let mdns = ANSWER.replace("10.0.0.7 8000 typ host generation 0", "f00d.local 9 typ host ufrag 9b22ga66");
+    let mdns = ANSWER.replace("10.80.2.2 8000 typ host generation 0", "f00d.local 9 typ host ufrag 24yx1n3l");
     assert_eq!(Answer::parse(&mdns).unwrap().candidates().first().unwrap().host, "f00d.local");
 }
 
@@ -83,7 +106,9 @@ fn names_what_is_wrong_with_an_answer() {
     check_error("v=0\r\nm=audio\r\n", SdpError::NoUfrag);
     check_error("v=0\r\nm=audio\r\na=ice-ufrag:abcd\r\n", SdpError::NoPwd);
     check_error("v=0\r\nm=audio\r\na=ice-ufrag:a\r\n", SdpError::Credential(IceError::Length));
-    for malformed in ["", "0", "0 1 sctp 1 10.0.0.7 8000", "0 1 udp 1 10.0.0.7", "0 1 udp 1 10.0.0.7 65536"] {
+    for malformed in
+        ["", "0", "0 1 sctp 1 10.80.2.2 8000", "0 1 udp 1 10.80.2.2", "0 1 udp 1 10.80.2.2 65536"]
+    {
         let line = format!("a=candidate:{malformed}\r\n");
         check_error(&ANSWER.replace(ORIGIN_LINE, &line), SdpError::Candidate);
     }
@@ -100,13 +125,13 @@ fn offers_ufrag_is_the_first_one() {
 fn a_line_of_a_megabyte_is_kept() {
     let long = format!("a=x:{}\r\n", "y".repeat(1 << 20));
     let answer = ANSWER.replacen("a=ice-lite\r\n", &long, 1);
-    check_rewrite(&answer, &[candidate("203.0.113.5", 8000)], &answer.replace("10.0.0.7", "203.0.113.5"));
+    check_rewrite(&answer, &[candidate("203.0.113.5", 8000)], &answer.replace("10.80.2.2", "203.0.113.5"));
 }
 
 #[test]
 fn every_truncation_is_read_or_refused() {
-    for end in 0..ANSWER.len() {
-        touch(&ANSWER[..end]);
+    for answer in [ANSWER, PLAY_ANSWER] {
+        (0..answer.len()).for_each(|end| touch(&answer[..end]));
     }
 }
 

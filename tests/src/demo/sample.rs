@@ -1,0 +1,232 @@
+//! All counters at one moment, and what two such moments say about the time between them.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::cast::LOAD;
+use super::counters::{CpuTime, EndHost};
+use super::stage::Stage;
+use crate::netns::Routed;
+use crate::origin::OriginStats;
+use crate::proxy::Status;
+
+/// Looks at the end hosts for the moment at which the least is in flight.
+const LOOKS: usize = 10;
+
+/// All counters at one moment.
+#[derive(Debug, Clone)]
+pub(super) struct Sample {
+    pub(super) at: Instant,
+    pub(super) status: Status,
+    client: EndHost,
+    origins: EndHost,
+    /// Datagrams of the proxy itself, which looks after its origins' ports; those it relays are not its own.
+    own: i64,
+    /// Sent and not arrived: to origins, to clients.
+    in_flight: [i64; 2],
+    cpu: CpuTime,
+    origin_stats: [OriginStats; 2],
+}
+
+impl Sample {
+    pub(super) fn take(stage: &Stage<'_>) -> Result<Self> {
+        let mut in_flight = [i64::MAX; 2];
+        let (mut client, mut origins) = end_hosts(stage)?;
+        for _ in 0..LOOKS {
+            let ahead = [difference(client.sent, origins.arrived), difference(origins.sent, client.arrived)];
+            in_flight = [in_flight[0].min(ahead[0]), in_flight[1].min(ahead[1])];
+            (client, origins) = end_hosts(stage)?;
+        }
+        let sent = EndHost::read(&stage.network.proxy)?.sent;
+        let cpu = CpuTime::read(stage.process())?;
+        let (status, origin_stats) = (stage.status()?, stage.origin_stats());
+        let own = difference(sent, status.packets("userspace"));
+        Ok(Self { at: Instant::now(), status, client, origins, own, in_flight, cpu, origin_stats })
+    }
+}
+
+fn end_hosts(stage: &Stage<'_>) -> Result<(EndHost, EndHost)> {
+    let network = stage.network;
+    let client = EndHost::read(&network.client)?;
+    Ok((client, EndHost::read(&network.origin_a)? + EndHost::read(&network.origin_b)?))
+}
+
+fn difference(a: u64, b: u64) -> i64 {
+    a.cast_signed().wrapping_sub(b.cast_signed())
+}
+
+/// The time between two samples.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Window<'a> {
+    pub(super) first: &'a Sample,
+    pub(super) last: &'a Sample,
+}
+
+/// Shares of processor time.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Cpu {
+    /// The proxy's, of one processor.
+    pub(super) process: f64,
+    /// The machine's, of all processors.
+    pub(super) machine: f64,
+    /// In software interrupts, of all processors.
+    pub(super) softirq: f64,
+}
+
+/// Datagrams of some sessions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Traffic {
+    pub(super) sessions: usize,
+    pub(super) origins: BTreeSet<char>,
+    pub(super) kernel: u64,
+    pub(super) userspace: u64,
+    /// Counted by the origins, both ways.
+    pub(super) at_origins: u64,
+}
+
+impl Window<'_> {
+    pub(super) fn duration(self) -> Duration {
+        self.last.at.duration_since(self.first.at)
+    }
+
+    /// Packets of one datapath, by the proxy's own count.
+    pub(super) fn packets(self, datapath: &str) -> u64 {
+        self.last.status.packets(datapath).saturating_sub(self.first.status.packets(datapath))
+    }
+
+    /// Frames that the programs of one engine forwarded.
+    pub(super) fn forwarded(self, engine: &str) -> u64 {
+        let count = |status: &Status| -> u64 {
+            let rows = status.totals.reasons.iter();
+            rows.filter(|row| row.datapath == engine && row.reason == "forwarded")
+                .map(|row| row.packets)
+                .sum()
+        };
+        count(&self.last.status).saturating_sub(count(&self.first.status))
+    }
+
+    /// Datagrams that came at either end and were for the other one.
+    pub(super) fn arrived(self) -> u64 {
+        self.end_hosts(|host| host.arrived).saturating_add_signed(-self.own())
+    }
+
+    fn own(self) -> i64 {
+        self.last.own - self.first.own
+    }
+
+    /// Datagrams that left either end.
+    pub(super) fn sent(self) -> u64 {
+        self.end_hosts(|host| host.sent)
+    }
+
+    /// Datagrams that came and found no room at their reader.
+    pub(super) fn no_room(self) -> u64 {
+        self.end_hosts(|host| host.no_room)
+    }
+
+    /// Bits per second on the clients' link.
+    pub(super) fn bits_per_second(self) -> f64 {
+        let bytes = self.last.client.link_bytes.saturating_sub(self.first.client.link_bytes);
+        bytes as f64 * 8.0 / self.duration().as_secs_f64()
+    }
+
+    fn end_hosts(self, count: fn(&EndHost) -> u64) -> u64 {
+        let total = |sample: &Sample| count(&sample.client) + count(&sample.origins);
+        total(self.last).saturating_sub(total(self.first))
+    }
+
+    /// Datagrams that left one end and never came at the other: to origins, to clients. A few may be in flight.
+    pub(super) fn lost(self) -> [i64; 2] {
+        let ([to_origins, to_clients], before) = (self.last.in_flight, self.first.in_flight);
+        [to_origins - before[0] + self.own(), to_clients - before[1]]
+    }
+
+    pub(super) fn offloaded(self) -> Option<f64> {
+        offloaded(self.packets("userspace"), self.arrived())
+    }
+
+    pub(super) fn cpu(self) -> Cpu {
+        let ticks = |count: fn(&CpuTime) -> u64| count(&self.last.cpu).saturating_sub(count(&self.first.cpu));
+        let machine = ticks(|cpu| cpu.machine).max(1) as f64;
+        let wall = rustix::param::clock_ticks_per_second() as f64 * self.duration().as_secs_f64();
+        Cpu {
+            process: ticks(|cpu| cpu.process) as f64 / wall,
+            machine: 1.0 - ticks(|cpu| cpu.idle) as f64 / machine,
+            softirq: ticks(|cpu| cpu.softirq) as f64 / machine,
+        }
+    }
+
+    /// What passed of the streams that `wanted` picks.
+    pub(super) fn traffic(self, wanted: impl Fn(&str) -> bool) -> Traffic {
+        let (first, last) = (Totals::of(self.first, &wanted), Totals::of(self.last, &wanted));
+        let sessions = self.last.status.sessions.iter().filter(|session| wanted(name_of(&session.stream)));
+        Traffic {
+            sessions: sessions.clone().count(),
+            origins: sessions.map(|session| origin_name(&session.media)).collect(),
+            kernel: last.kernel.saturating_sub(first.kernel),
+            userspace: last.userspace.saturating_sub(first.userspace),
+            at_origins: last.at_origins.saturating_sub(first.at_origins),
+        }
+    }
+}
+
+/// The part of what came at the ends that userspace did not relay; `None` when nothing came.
+pub(super) fn offloaded(relayed: u64, arrived: u64) -> Option<f64> {
+    (arrived > 0).then(|| (1.0 - relayed as f64 / arrived as f64).max(0.0))
+}
+
+struct Totals {
+    kernel: u64,
+    userspace: u64,
+    at_origins: u64,
+}
+
+impl Totals {
+    fn of(sample: &Sample, wanted: impl Fn(&str) -> bool) -> Self {
+        let sessions = sample.status.sessions.iter().filter(|session| wanted(name_of(&session.stream)));
+        let at_origins = sample.origin_stats.iter().flat_map(|origin| &origin.sessions);
+        let at_origins = at_origins.filter(|session| wanted(name_of(&session.stream)));
+        Self {
+            kernel: sessions.clone().filter_map(|session| session.kernel).map(|both| both.total()).sum(),
+            userspace: sessions.map(|session| session.userspace.total()).sum(),
+            at_origins: at_origins.map(|session| session.datagrams_in + session.datagrams_out).sum(),
+        }
+    }
+}
+
+/// The last part of a stream's path; load streams are one.
+pub(super) fn name_of(stream: &str) -> &str {
+    let name = stream.rsplit('/').next().unwrap_or(stream);
+    if name.starts_with(LOAD) { LOAD } else { name }
+}
+
+fn origin_name(media: &str) -> char {
+    if media.starts_with(&format!("{}:", Routed::ORIGIN_A)) { 'A' } else { 'B' }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_share_is_what_userspace_did_not_relay() {
+        assert_eq!(offloaded(0, 100), Some(1.0));
+        assert_eq!(offloaded(1, 100), Some(0.99));
+        assert_eq!(offloaded(150, 100), Some(0.0), "packets in flight cannot make it negative");
+        assert_eq!(offloaded(0, 0), None);
+    }
+
+    #[test]
+    fn load_streams_are_one() {
+        assert_eq!(name_of("live/show1"), "show1");
+        assert_eq!(["live/load0", "v/live/load12"].map(name_of), [LOAD, LOAD]);
+    }
+
+    #[test]
+    fn origins_are_told_apart_by_address() {
+        assert_eq!(origin_name("10.71.4.2:8000"), 'A');
+        assert_eq!(origin_name("10.71.5.2:8000"), 'B');
+    }
+}
