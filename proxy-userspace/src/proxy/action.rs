@@ -16,7 +16,7 @@ use crate::{
 /// What the executor is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Open the source socket (or say [`Event::SourceUnusable`]) and make the session known to the relay by USERNAME.
+    /// Open the source socket (or say [`super::Event::SourceUnusable`]) and make the session known to the relay by USERNAME.
     Admit {
         /// The session.
         session: SessionId,
@@ -55,7 +55,7 @@ pub enum Action {
     },
     /// Forward a check through userspace.
     Forward(ForwardCheck),
-    /// Install the session's flow in the kernel and say [`Event::Installed`].
+    /// Install the session's flow in the kernel and say [`super::Event::Installed`].
     Install {
         /// The session.
         session: SessionId,

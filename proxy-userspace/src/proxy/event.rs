@@ -51,7 +51,7 @@ pub enum Event {
     },
     /// The origin sent its first packet.
     Answered(SessionId),
-    /// What came of [`Action::Install`].
+    /// What came of [`super::Action::Install`].
     Installed {
         /// The session.
         session: SessionId,
