@@ -215,8 +215,7 @@ impl Proxy {
         self.limits.relay_only = (!on).then_some(RelayReason::SwitchedOff);
         let ids: Vec<_> = self.sessions.keys().copied().collect();
         for id in ids {
-            self.remove_flow(id, RelayReason::SwitchedOff, now, out);
-            self.postpone_until(id, RelayReason::Settling, now);
+            self.postpone(id, RelayReason::SwitchedOff, (now, now), out);
         }
     }
 
@@ -315,6 +314,10 @@ impl Proxy {
             }
             if let Some(wait) = self.limits.relay_only {
                 (*reason, *not_before) = (wait, now + RELAY_ONLY_WAIT);
+                continue;
+            }
+            if self.by_tuple.get(&live.active) != Some(&id) {
+                *reason = RelayReason::SharedTuple;
                 continue;
             }
             if let Some(wait) = waits_for(live.nominated, live.answered) {

@@ -259,6 +259,21 @@ fn a_second_session_takes_the_tuple_of_the_first_and_its_flow_goes() {
 }
 
 #[test]
+fn a_session_that_takes_a_spare_tuple_of_another_gives_up_its_flow() {
+    let mut script = Script::new();
+    let first = script.installed("a", origin(1), tuple(5000), 7);
+    let second = script.installed("b", origin(2), tuple(5001), 8);
+    let actions = script.checked(second, tuple(5000), false);
+    for (session, flow) in [(first, FlowId(7)), (second, FlowId(8))] {
+        assert!(actions.contains(&Action::Remove { session, flow }), "{actions:?}");
+        assert_eq!(script.reason(session), Some(RelayReason::SharedTuple));
+    }
+    script.wait(SHARED_SETTLE);
+    let actions = script.apply(Event::Tick);
+    assert!(installs(&actions, second) && !installs(&actions, first), "{actions:?}");
+}
+
+#[test]
 fn a_tuple_that_two_live_sessions_use_in_turn_is_not_offloaded() {
     let mut script = Script::new();
     let first = script.installed("a", origin(1), tuple(5000), 7);

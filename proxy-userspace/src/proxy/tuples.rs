@@ -24,7 +24,7 @@ impl Proxy {
             Some(_) => self.heard_elsewhere(&check, now, out),
         };
         if stolen {
-            self.postpone_until(check.session, RelayReason::SharedTuple, now + SHARED_SETTLE);
+            self.postpone(check.session, RelayReason::SharedTuple, (now, now + SHARED_SETTLE), out);
         }
         if bound {
             out.push(Action::Forward(ForwardCheck {
@@ -121,16 +121,23 @@ impl Proxy {
         out: &mut Vec<Action>,
     ) -> bool {
         let Some(&holder) = self.by_tuple.get(&tuple).filter(|holder| **holder != by) else { return false };
-        self.remove_flow(holder, RelayReason::SharedTuple, now, out);
+        self.postpone(holder, RelayReason::SharedTuple, (now, now + SHARED_SETTLE), out);
         self.unbind(holder, tuple, out);
         if let Some(live) = self.sessions.get_mut(&holder).and_then(Session::live_mut) {
             live.backups.retain(|t| *t != tuple);
         }
-        self.postpone_until(holder, RelayReason::SharedTuple, now + SHARED_SETTLE);
         true
     }
 
-    pub(super) fn postpone_until(&mut self, id: SessionId, reason: RelayReason, until: Instant) {
+    /// Relays a session for `reason` until then; its flow, if it has one, goes.
+    pub(super) fn postpone(
+        &mut self,
+        id: SessionId,
+        reason: RelayReason,
+        (now, until): (Instant, Instant),
+        out: &mut Vec<Action>,
+    ) {
+        self.remove_flow(id, reason, now, out);
         if let Some(live) = self.sessions.get_mut(&id).and_then(Session::live_mut) {
             live.offload = Offload::relayed(reason, until);
         }
