@@ -79,13 +79,13 @@ pub(super) const STEPS: &[Step] = &[
         otherwise: "install ethtool",
     },
     Step {
-        what: "ffmpeg",
+        what: "openssl, for the certificates of clients",
         parts: CLIENTS,
-        download: "60 MB",
-        is_there: || succeeds(&mut typed("ffmpeg -version")),
-        packages: &["ffmpeg"],
+        download: "2 MB",
+        is_there: || succeeds(&mut typed("openssl version")),
+        packages: &["openssl"],
         commands: &[],
-        otherwise: "install ffmpeg",
+        otherwise: "install the openssl command",
     },
     Step {
         what: "Python with virtual environments",
