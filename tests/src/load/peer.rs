@@ -123,13 +123,30 @@ impl Peer {
     /// Takes all that waits in the socket; follow it by [`Peer::drain`].
     pub(super) fn receive(&mut self) {
         let mut buffer = [0; 2048];
+        self.receive_stragglers(&mut buffer);
         // A refused datagram surfaces here as the socket's pending error; it concerns what was sent before.
         loop {
             match self.socket.recv_from(&mut buffer) {
-                Ok((length, source)) => self.take(&buffer[..length], source, Instant::now()),
+                Ok((length, source)) => {
+                    let (datagram, now) = (&buffer[..length], Instant::now());
+                    if datagram.first().is_some_and(|first| *first >= 128) {
+                        self.stats.media_is_back(now);
+                    }
+                    self.take(datagram, source, now);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(_) => self.stats.socket_errors += 1,
             }
+        }
+    }
+
+    /// What was under way to an address that the client has left is still part of the stream.
+    fn receive_stragglers(&mut self, buffer: &mut [u8]) {
+        for retired in std::mem::take(&mut self.retired) {
+            while let Ok((length, source)) = retired.recv_from(buffer) {
+                self.take(&buffer[..length], source, Instant::now());
+            }
+            self.retired.push(retired);
         }
     }
 
@@ -143,9 +160,6 @@ impl Peer {
     }
 
     fn count(&mut self, datagram: &[u8], now: Instant) {
-        if datagram.first().is_some_and(|first| *first >= 128) {
-            self.stats.media_is_back(now);
-        }
         let Some((payload_type, sequence, ssrc)) = rtp_header(datagram) else { return };
         if self.retransmission_types.contains(&payload_type) {
             self.stats.retransmitted += 1;
