@@ -103,7 +103,8 @@ fn kernel_tests(report: &mut Report, args: &Args) {
         report.step(&test.name, || {
             let mut command = privilege::as_root(&test.path, "kernel and end-to-end tests")?;
             let package = shell::root().join("tests");
-            command.args(&libtest_arguments(args)[1..]).current_dir(&package);
+            // What passing tests print: sizes, costs, and why something was left out.
+            command.arg("--show-output").args(&libtest_arguments(args)[1..]).current_dir(&package);
             suite::run(command.env("CARGO_MANIFEST_DIR", &package).env("XPROXY_BIN", &proxy))
         });
     }
