@@ -3,6 +3,7 @@
 //! [`origin`] and [`load`] are the two ends of every session, [`netns`] is the network between them, and
 //! [`residue`] says what was left behind.
 
+pub mod case;
 pub mod deadlines;
 pub mod demo;
 pub mod frame;
@@ -13,6 +14,8 @@ pub mod mailbox;
 pub mod netns;
 pub mod origin;
 pub mod proxy;
+pub mod pulse;
 pub mod raw;
 pub mod residue;
 pub mod site;
+pub mod wire;

@@ -3,6 +3,7 @@
 //! Sockets, threads and processes created inside [`Namespace::enter`] stay in the namespace; the calling
 //! thread never changes its own. Names carry the process id, so that test binaries run side by side.
 
+mod family;
 mod process;
 mod topology;
 
@@ -18,6 +19,7 @@ use std::thread;
 use anyhow::{Context as _, Result, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+pub use family::Family;
 pub use process::Process;
 pub use topology::{Bridged, Direct, Routed};
 
@@ -41,6 +43,9 @@ impl Namespace {
         let name = format!("{PREFIX}{}-{number}-{role}", std_process::id());
         ip(&["netns", "add", &name])?;
         let namespace = Self { name };
+        // While link-local addresses are examined, neighbours are not looked for.
+        namespace.sysctl("net.ipv6.conf.all.accept_dad", "0")?;
+        namespace.sysctl("net.ipv6.conf.default.accept_dad", "0")?;
         namespace.ip(&["link", "set", "lo", "up"])?;
         Ok(namespace)
     }
@@ -99,12 +104,39 @@ impl Namespace {
         self.run("ip", arguments)
     }
 
-    /// Adds a route.
+    /// Adds a route, in either family.
     ///
     /// # Errors
     /// When `ip` fails.
     pub fn route(&self, destination: &str, via: Ipv4Addr) -> Result<()> {
-        self.ip(&["route", "add", destination, "via", &via.to_string()]).map(drop)
+        for family in Family::ALL {
+            let (destination, via) = (family.destination(destination)?, family.of(via).to_string());
+            self.ip(&[family.flag(), "route", "add", &destination, "via", &via])?;
+        }
+        Ok(())
+    }
+
+    /// Gives an interface an address, in either family.
+    ///
+    /// # Errors
+    /// When `ip` fails.
+    pub fn address(&self, interface: &str, address: Ipv4Addr, length: u8) -> Result<()> {
+        for family in Family::ALL {
+            let address = family.network(address, length);
+            // Nobody else has it, and an address under examination cannot be bound.
+            let unexamined: &[&str] = if family == Family::V6 { &["nodad"] } else { &[] };
+            self.ip(&[&["address", "add", &address, "dev", interface], unexamined].concat())?;
+        }
+        Ok(())
+    }
+
+    /// Has the namespace forward packets, as a router does.
+    ///
+    /// # Errors
+    /// When the kernel lacks a setting.
+    pub fn forwards(&self) -> Result<()> {
+        self.sysctl("net.ipv4.ip_forward", "1")?;
+        self.sysctl("net.ipv6.conf.all.forwarding", "1")
     }
 
     /// Writes `value` to a `sysctl` such as `net.ipv4.ip_forward`.
@@ -124,7 +156,7 @@ impl Drop for Namespace {
     }
 }
 
-/// One end of a veth pair.
+/// One end of a veth pair, which has its address in either family.
 #[derive(Debug, Clone, Copy)]
 pub struct End<'a> {
     /// Where the interface lives.
@@ -178,7 +210,7 @@ impl End<'_> {
         namespace.ip(&["link", "set", interface, "address", &mac, "mtu", &mtu.to_string()])?;
         namespace.ip(&["link", "set", interface, "up"])?;
         if let Some(address) = self.address {
-            namespace.ip(&["address", "add", &format!("{address}/{PREFIX_LENGTH}"), "dev", interface])?;
+            namespace.address(interface, address, PREFIX_LENGTH)?;
         }
         // GRO gives a veth the NAPI context without which frames that XDP redirects to its peer are lost.
         namespace.run("ethtool", &["-K", interface, "gro", "on"]).map(drop)
@@ -219,7 +251,7 @@ pub fn available() -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::net::UdpSocket;
+    use std::net::{IpAddr, UdpSocket};
     use std::time::Duration;
 
     use super::*;
@@ -259,6 +291,13 @@ mod tests {
 
     #[track_caller]
     fn check_delivery(from: (&Namespace, Ipv4Addr), to: (&Namespace, Ipv4Addr)) {
+        for family in Family::ALL {
+            check_delivery_over((from.0, family.of(from.1)), (to.0, family.of(to.1)));
+        }
+    }
+
+    #[track_caller]
+    fn check_delivery_over(from: (&Namespace, IpAddr), to: (&Namespace, IpAddr)) {
         let sender = from.0.enter(|| UdpSocket::bind((from.1, 0))).unwrap();
         let receiver = to.0.enter(|| UdpSocket::bind((to.1, 0))).unwrap();
         receiver.set_read_timeout(Some(Duration::from_secs(2))).unwrap();

@@ -17,7 +17,7 @@ mod session;
 mod stats;
 mod streams;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -90,8 +90,9 @@ impl std::str::FromStr for Candidate {
 impl OriginConfig {
     /// An origin on `ip` with ports chosen by the system, without heartbeat.
     #[must_use]
-    pub fn on(ip: Ipv4Addr) -> Self {
-        let any_port = SocketAddr::from((ip, 0));
+    pub fn on(ip: impl Into<IpAddr>) -> Self {
+        let ip = ip.into();
+        let any_port = SocketAddr::new(ip, 0);
         Self {
             api: any_port,
             rtc: any_port,

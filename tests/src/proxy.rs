@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    net::Ipv4Addr,
+    net::{IpAddr, SocketAddr},
     os::{fd::AsRawFd as _, unix::process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -85,7 +85,7 @@ impl Engine {
 pub struct Proxy<'a> {
     namespace: &'a Namespace,
     process: Process,
-    ip: Ipv4Addr,
+    ip: IpAddr,
 }
 
 /// `/api/v1/proxy/status`.
@@ -218,7 +218,7 @@ impl<'a> Proxy<'a> {
     /// When it cannot be started or does not become ready.
     pub fn start(
         namespace: &'a Namespace,
-        ip: Ipv4Addr,
+        ip: impl Into<IpAddr>,
         engine: Engine,
         settings: &[(&str, &str)],
     ) -> Result<Self> {
@@ -246,9 +246,9 @@ impl<'a> Proxy<'a> {
     ///
     /// # Errors
     /// When it cannot be started or does not become ready.
-    pub fn spawn(namespace: &'a Namespace, ip: Ipv4Addr, command: Command) -> Result<Self> {
+    pub fn spawn(namespace: &'a Namespace, ip: impl Into<IpAddr>, command: Command) -> Result<Self> {
         let process = namespace.spawn(command)?;
-        let mut proxy = Self { namespace, process, ip };
+        let mut proxy = Self { namespace, process, ip: ip.into() };
         let end = Instant::now() + START;
         while proxy.get("/readyz").is_err() {
             ensure!(Instant::now() < end, "the proxy is not ready after {START:?}");
@@ -263,13 +263,13 @@ impl<'a> Proxy<'a> {
     /// Where clients signal.
     #[must_use]
     pub fn api(&self) -> String {
-        format!("http://{}:11985", self.ip)
+        format!("http://{}", SocketAddr::new(self.ip, 11985))
     }
 
     /// Where origins whose route to the proxy leads to `ip` register.
     #[must_use]
-    pub fn register_url(ip: Ipv4Addr) -> String {
-        format!("http://{ip}:12025/api/v1/srs/register")
+    pub fn register_url(ip: impl Into<IpAddr>) -> String {
+        format!("http://{}/api/v1/srs/register", SocketAddr::new(ip.into(), 12025))
     }
 
     /// WHIP of a stream.
@@ -282,6 +282,18 @@ impl<'a> Proxy<'a> {
     #[must_use]
     pub fn whep(&self, stream: &str) -> String {
         format!("{}/rtc/v1/whep/?app=live&stream={stream}", self.api())
+    }
+
+    /// Allows the kernel path, or returns every session to userspace.
+    ///
+    /// # Errors
+    /// When the proxy does not answer.
+    pub fn switch_offload(&self, on: bool) -> Result<()> {
+        let state = if on { "on" } else { "off" };
+        let url = Url::parse(&format!("http://127.0.0.1:12025/api/v1/proxy/offload/{state}"))?;
+        let response = self.namespace.enter(|| Request::new("POST", url).send())?;
+        ensure!(response.status == 200, "switching the kernel path {state} was answered {}", response.status);
+        Ok(())
     }
 
     /// The process id.

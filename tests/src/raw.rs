@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering::Relaxed},
@@ -27,7 +27,7 @@ pub struct RawOrigin {
     /// Its media socket.
     pub media: Endpoint,
     id: String,
-    ip: Ipv4Addr,
+    ip: IpAddr,
     api: Server,
     rtmp: Server,
 }
@@ -52,8 +52,8 @@ impl Endpoint {
     ///
     /// # Errors
     /// When the address cannot be bound.
-    pub fn bind(ip: Ipv4Addr) -> Result<Self> {
-        Ok(Self(UdpSocket::bind(SocketAddr::from((ip, 0)), false)?))
+    pub fn bind(ip: impl Into<IpAddr>) -> Result<Self> {
+        Ok(Self(UdpSocket::bind(SocketAddr::new(ip.into(), 0), false)?))
     }
 
     /// Its address.
@@ -108,11 +108,21 @@ impl Endpoint {
     pub fn answer_check(&self) -> Result<SocketAddr> {
         loop {
             let (meta, payload) = self.receive()?;
-            let Ok(message) = Message::parse(&payload) else { continue };
-            ensure!(message.verify_integrity(PWD.as_bytes()), "a check lost its integrity on the way");
-            self.send(&answer(message.transaction_id(), meta.peer), meta.peer, 0)?;
-            return Ok(meta.peer);
+            if self.answer(meta.peer, &payload)? {
+                return Ok(meta.peer);
+            }
         }
+    }
+
+    /// Answers `payload` to `peer` if it is a check, and says whether it was one.
+    ///
+    /// # Errors
+    /// When a check lost its integrity on the way, or the socket refuses.
+    pub fn answer(&self, peer: SocketAddr, payload: &[u8]) -> Result<bool> {
+        let Ok(message) = Message::parse(payload) else { return Ok(false) };
+        ensure!(message.verify_integrity(PWD.as_bytes()), "a check lost its integrity on the way");
+        self.send(&answer(message.transaction_id(), peer), peer, 0)?;
+        Ok(true)
     }
 }
 
@@ -121,9 +131,10 @@ impl RawOrigin {
     ///
     /// # Errors
     /// When an address cannot be bound.
-    pub fn start(ip: Ipv4Addr, id: &str) -> Result<Self> {
+    pub fn start(ip: impl Into<IpAddr>, id: &str) -> Result<Self> {
+        let ip = ip.into();
         let media = Endpoint::bind(ip)?;
-        let any_port = SocketAddr::from((ip, 0));
+        let any_port = SocketAddr::new(ip, 0);
         let port = media.address().port();
         let sessions = Arc::new(AtomicU32::new(0));
         let name = id.to_owned();
@@ -166,7 +177,7 @@ pub fn play(api: &str, stream: &str, remote_ufrag: &str) -> Result<RawSession> {
     let candidate = answer.candidates().first().context("the answer has no candidate")?;
     Ok(RawSession {
         username: format!("{}:{remote_ufrag}", answer.ufrag().as_str()),
-        proxy: format!("{}:{}", candidate.host, candidate.port).parse()?,
+        proxy: SocketAddr::new(candidate.host.parse()?, candidate.port),
         location: response.headers.get("Location").context("no Location")?.to_owned(),
     })
 }
@@ -194,7 +205,7 @@ fn answer(id: TransactionId, seen: SocketAddr) -> Vec<u8> {
         .build()
 }
 
-fn respond(arrived: &Arrived, id: &str, ip: Ipv4Addr, port: u16, sessions: &AtomicU32) -> Response {
+fn respond(arrived: &Arrived, id: &str, ip: IpAddr, port: u16, sessions: &AtomicU32) -> Response {
     if arrived.method != "POST" {
         return Response::new(200, "text/plain", "");
     }

@@ -1,12 +1,16 @@
 //! A proxy between clients and two test origins, ready for sessions.
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Result;
 
 use crate::{
     load::{Client, ClientOptions, Swarm},
-    netns::{Namespace, Routed},
+    netns::{Family, Namespace, Routed},
     origin::{Heartbeat, Origin, OriginConfig},
     proxy::{Engine, Proxy, Status},
 };
@@ -31,11 +35,22 @@ impl<'a> Site<'a> {
     /// # Errors
     /// When a part does not start.
     pub fn start(network: &'a Routed, engine: Engine, settings: &[(&str, &str)]) -> Result<Self> {
-        let proxy = Proxy::start(&network.proxy, Routed::PROXY, engine, settings)?;
-        let origins = [
-            origin(&network.origin_a, Routed::ORIGIN_A, Routed::PROXY_INSIDE)?,
-            origin(&network.origin_b, Routed::ORIGIN_B, Routed::PROXY_INSIDE)?,
-        ];
+        Self::start_between(network, engine, [Family::V4; 2], settings)
+    }
+
+    /// Does the same with one IP version towards clients and one towards origins.
+    ///
+    /// # Errors
+    /// When a part does not start.
+    pub fn start_between(
+        network: &'a Routed,
+        engine: Engine,
+        [client, inside]: [Family; 2],
+        settings: &[(&str, &str)],
+    ) -> Result<Self> {
+        let proxy = Proxy::start(&network.proxy, client.of(Routed::PROXY), engine, settings)?;
+        let on = |namespace, ip| origin(namespace, inside.of(ip), inside.of(Routed::PROXY_INSIDE));
+        let origins = [on(&network.origin_a, Routed::ORIGIN_A)?, on(&network.origin_b, Routed::ORIGIN_B)?];
         proxy.wait_for_origins(origins.len())?;
         Ok(Self {
             proxy,
@@ -88,8 +103,9 @@ impl<'a> Site<'a> {
     pub fn origin_of(&self, stream: &str) -> Result<usize> {
         let status = self.proxy.status()?;
         let session = status.sessions.iter().find(|session| session.stream.ends_with(&format!("/{stream}")));
-        let media = &session.ok_or_else(|| anyhow::anyhow!("no session of {stream}"))?.media;
-        Ok(usize::from(!media.starts_with(&Routed::ORIGIN_A.to_string())))
+        let media: SocketAddr =
+            session.ok_or_else(|| anyhow::anyhow!("no session of {stream}"))?.media.parse()?;
+        Ok(usize::from(Family::ALL.iter().all(|family| family.of(Routed::ORIGIN_A) != media.ip())))
     }
 }
 
@@ -97,7 +113,8 @@ impl<'a> Site<'a> {
 ///
 /// # Errors
 /// When it does not start.
-pub fn origin(namespace: &Namespace, ip: Ipv4Addr, proxy: Ipv4Addr) -> Result<Origin> {
+pub fn origin(namespace: &Namespace, ip: impl Into<IpAddr>, proxy: impl Into<IpAddr>) -> Result<Origin> {
+    let ip = ip.into();
     let mut config = OriginConfig::on(ip);
     config.heartbeat = Some(Heartbeat::every_second(Proxy::register_url(proxy), "origin", ip));
     namespace.enter(|| Origin::start(config))

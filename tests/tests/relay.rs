@@ -9,17 +9,18 @@ use std::{
 };
 
 use integration_tests::{
-    http::{Request, Url},
+    case::Case,
+    in_every_case,
     netns::Direct,
-    proxy::{Engine, Proxy},
-    raw::{self, Endpoint, RawOrigin, RawSession},
-    under_every_engine,
+    proxy::Proxy,
+    raw::{self, RawOrigin, RawSession},
+    wire::Wire,
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const QUIET: Duration = Duration::from_millis(300);
 
-under_every_engine!(
+in_every_case!(
     kernel_and_userspace_agree_on_the_wire,
     a_spare_tuple_is_answered_where_it_asked_and_does_not_move_the_return_path,
     media_from_a_spare_tuple_moves_the_return_path,
@@ -34,64 +35,6 @@ under_every_engine!(
     a_pick_is_shared_by_all_sessions_of_a_stream,
 );
 
-/// A proxy between one raw client and one raw origin.
-struct Wire<'a> {
-    network: &'a Direct,
-    proxy: Proxy<'a>,
-    origin: RawOrigin,
-    client: Endpoint,
-}
-
-impl<'a> Wire<'a> {
-    fn start(network: &'a Direct, engine: Engine, settings: &[(&str, &str)]) -> Self {
-        let proxy = Proxy::start(&network.proxy, Direct::PROXY, engine, settings).unwrap();
-        let url = Proxy::register_url(Direct::PROXY_INSIDE);
-        let origin = network.origin.enter(|| {
-            let origin = RawOrigin::start(Direct::ORIGIN, "raw1").unwrap();
-            origin.register(&url).unwrap();
-            origin
-        });
-        proxy.wait_for_origins(1).unwrap();
-        let client = network.client.enter(|| Endpoint::bind(Direct::CLIENT)).unwrap();
-        Self { network, proxy, origin, client }
-    }
-
-    fn offered(&self) -> RawSession {
-        let api = self.proxy.api();
-        self.network.client.enter(|| raw::play(&api, "s", "clnt")).unwrap()
-    }
-
-    /// A session whose client was heard and answered; says where the origin sees it.
-    fn connected(&self) -> (RawSession, SocketAddr) {
-        let session = self.offered();
-        let source = self.check(&self.client, &session, true);
-        (session, source)
-    }
-
-    fn check(&self, client: &Endpoint, session: &RawSession, nominates: bool) -> SocketAddr {
-        client.send(&raw::check(&session.username, nominates), session.proxy, 0).unwrap();
-        let source = self.origin.media.answer_check().unwrap();
-        let (meta, _) = client.receive().unwrap();
-        assert_eq!(meta.peer, session.proxy, "the answer comes from where the check went");
-        source
-    }
-
-    fn settled(&self, engine: Engine) {
-        let offloaded = usize::from(engine.is_kernel());
-        self.proxy.wait(PATIENCE, |status| status.totals.offloaded == offloaded).unwrap();
-    }
-
-    fn switch_offload(&self, state: &str) {
-        let url = Url::parse(&format!("http://127.0.0.1:12025/api/v1/proxy/offload/{state}")).unwrap();
-        let response = self.network.proxy.enter(|| Request::new("POST", url).send()).unwrap();
-        assert_eq!(response.status, 200);
-    }
-
-    fn other_client(&self) -> Endpoint {
-        self.network.client.enter(|| Endpoint::bind(Direct::CLIENT)).unwrap()
-    }
-}
-
 /// An RTP-like payload of `len` bytes.
 fn media(len: usize) -> Vec<u8> {
     let head = [0x80, 96];
@@ -99,9 +42,16 @@ fn media(len: usize) -> Vec<u8> {
 }
 
 /// Sends datagrams of many sizes and classes both ways and returns what arrived: from where, class, payload.
-fn exchange(wire: &Wire<'_>, session: &RawSession, source: SocketAddr) -> Vec<(SocketAddr, u8, Vec<u8>)> {
+fn exchange(
+    wire: &Wire<'_>,
+    case: Case,
+    session: &RawSession,
+    source: SocketAddr,
+) -> Vec<(SocketAddr, u8, Vec<u8>)> {
     let mut seen = vec![];
-    for (len, class) in [(2, 0), (3, 0xb8), (13, 0x01), (100, 0x02), (999, 0xba), (1371, 0x28), (1472, 0)] {
+    let longest = case.family.usual_payload();
+    for (len, class) in [(2, 0), (3, 0xb8), (13, 0x01), (100, 0x02), (999, 0xba), (1371, 0x28), (longest, 0)]
+    {
         let payload = media(len);
         wire.client.send(&payload, session.proxy, class).unwrap();
         let (meta, got) = wire.origin.media.receive().unwrap();
@@ -119,86 +69,93 @@ fn exchange(wire: &Wire<'_>, session: &RawSession, source: SocketAddr) -> Vec<(S
     seen
 }
 
-fn kernel_and_userspace_agree_on_the_wire(engine: Engine) {
+fn kernel_and_userspace_agree_on_the_wire(case: Case) {
     let network = Direct::new().unwrap();
-    let wire = Wire::start(&network, engine, &[]);
-    wire.switch_offload("off");
-    let (session, source) = wire.connected();
+    let wire = Wire::start(&network, case, &[]).unwrap();
+    wire.proxy.switch_offload(false).unwrap();
+    let (session, source) = wire.connected().unwrap();
     let before = wire.proxy.status().unwrap();
-    let relayed = exchange(&wire, &session, source);
+    let relayed = exchange(&wire, case, &session, source);
     let between = wire.proxy.status().unwrap();
     assert_eq!(between.packets("userspace") - before.packets("userspace"), relayed.len() as u64);
-    wire.switch_offload("on");
-    wire.settled(engine);
+    wire.proxy.switch_offload(true).unwrap();
+    wire.settled().unwrap();
     let between = wire.proxy.status().unwrap();
-    let forwarded = exchange(&wire, &session, source);
+    let forwarded = exchange(&wire, case, &session, source);
     let after = wire.proxy.status().unwrap();
-    let path = if engine.is_kernel() { "kernel" } else { "userspace" };
-    assert_eq!(after.packets(path) - between.packets(path), forwarded.len() as u64, "{after:#?}");
+    assert_eq!(
+        after.packets(case.path()) - between.packets(case.path()),
+        forwarded.len() as u64,
+        "{after:#?}"
+    );
     assert_eq!(relayed, forwarded);
 }
 
-fn a_spare_tuple_is_answered_where_it_asked_and_does_not_move_the_return_path(engine: Engine) {
+fn a_spare_tuple_is_answered_where_it_asked_and_does_not_move_the_return_path(case: Case) {
     let network = Direct::new().unwrap();
-    let wire = Wire::start(&network, engine, &[]);
-    let (session, source) = wire.connected();
-    wire.settled(engine);
-    let spare = wire.other_client();
+    let wire = Wire::start(&network, case, &[]).unwrap();
+    let (session, source) = wire.connected().unwrap();
+    wire.settled().unwrap();
+    let spare = wire.other_client().unwrap();
     for _ in 0..3 {
-        assert_eq!(wire.check(&spare, &session, false), source, "one source port whatever the tuple");
-        assert_eq!(wire.check(&wire.client, &session, true), source);
+        assert_eq!(
+            wire.check(&spare, &session, false).unwrap(),
+            source,
+            "one source port whatever the tuple"
+        );
+        assert_eq!(wire.check(&wire.client, &session, true).unwrap(), source);
     }
     wire.origin.media.send(&media(50), source, 0).unwrap();
     assert_eq!(wire.client.receive().unwrap().1, media(50));
     assert_eq!(spare.receive_within(QUIET).unwrap(), None);
-    wire.settled(engine);
+    wire.settled().unwrap();
 }
 
-fn media_from_a_spare_tuple_moves_the_return_path(engine: Engine) {
+fn media_from_a_spare_tuple_moves_the_return_path(case: Case) {
     let network = Direct::new().unwrap();
-    let wire = Wire::start(&network, engine, &[]);
-    let (session, source) = wire.connected();
-    wire.settled(engine);
-    let spare = wire.other_client();
-    wire.check(&spare, &session, false);
+    let wire = Wire::start(&network, case, &[]).unwrap();
+    let (session, source) = wire.connected().unwrap();
+    wire.settled().unwrap();
+    let spare = wire.other_client().unwrap();
+    wire.check(&spare, &session, false).unwrap();
     spare.send(&media(60), session.proxy, 0).unwrap();
     assert_eq!(wire.origin.media.receive().unwrap().1, media(60));
     wire.proxy.wait(PATIENCE, |status| status.totals.migrations == 1).unwrap();
     wire.origin.media.send(&media(70), source, 0).unwrap();
     assert_eq!(spare.receive().unwrap().1, media(70));
     assert_eq!(wire.client.receive_within(QUIET).unwrap(), None);
-    wire.settled(engine);
+    wire.settled().unwrap();
 }
 
-fn a_check_with_a_wrong_password_creates_nothing(engine: Engine) {
+fn a_check_with_a_wrong_password_creates_nothing(case: Case) {
     let network = Direct::new().unwrap();
-    let wire = Wire::start(&network, engine, &[]);
-    let session = wire.offered();
+    let wire = Wire::start(&network, case, &[]).unwrap();
+    let session = wire.offered().unwrap();
     let forged = raw::check_signed(&session.username, "ffffffffffffffffffffffffffffffff", true);
     wire.client.send(&forged, session.proxy, 0).unwrap();
     let status = wire.proxy.wait(PATIENCE, |status| status.reason("bad_integrity") == 1).unwrap();
     assert_eq!(status.sessions[0].state, "waiting");
     assert_eq!(wire.origin.media.receive_within(QUIET).unwrap(), None);
     // The session is not harmed: its own check works.
-    wire.check(&wire.client, &session, true);
+    wire.check(&wire.client, &session, true).unwrap();
 }
 
-fn media_without_a_check_creates_nothing(engine: Engine) {
+fn media_without_a_check_creates_nothing(case: Case) {
     let network = Direct::new().unwrap();
-    let wire = Wire::start(&network, engine, &[]);
-    let (session, _) = wire.connected();
-    wire.settled(engine);
-    let stranger = wire.other_client();
+    let wire = Wire::start(&network, case, &[]).unwrap();
+    let (session, _) = wire.connected().unwrap();
+    wire.settled().unwrap();
+    let stranger = wire.other_client().unwrap();
     stranger.send(&media(80), session.proxy, 0).unwrap();
     stranger.send(&[22, 254, 253, 0, 0], session.proxy, 0).unwrap();
     assert_eq!(wire.origin.media.receive_within(QUIET).unwrap(), None);
     assert_eq!(wire.proxy.status().unwrap().totals.migrations, 0);
 }
 
-fn malformed_and_unknown_checks_are_counted_and_dropped(engine: Engine) {
+fn malformed_and_unknown_checks_are_counted_and_dropped(case: Case) {
     let network = Direct::new().unwrap();
-    let wire = Wire::start(&network, engine, &[]);
-    let session = wire.offered();
+    let wire = Wire::start(&network, case, &[]).unwrap();
+    let session = wire.offered().unwrap();
     let valid = raw::check(&session.username, true);
     for len in 2..valid.len() {
         wire.client.send(&valid[..len], session.proxy, 0).unwrap();
@@ -214,17 +171,17 @@ fn malformed_and_unknown_checks_are_counted_and_dropped(engine: Engine) {
         .unwrap();
     assert_eq!(status.sessions[0].state, "waiting");
     assert_eq!(wire.origin.media.receive_within(QUIET).unwrap(), None);
-    wire.check(&wire.client, &session, true);
+    wire.check(&wire.client, &session, true).unwrap();
 }
 
-fn a_flood_of_unknown_users_does_not_disturb_a_session(engine: Engine) {
+fn a_flood_of_unknown_users_does_not_disturb_a_session(case: Case) {
     const FLOOD: usize = 20_000;
     let network = Direct::new().unwrap();
-    let wire = Wire::start(&network, engine, &[]);
-    let (session, source) = wire.connected();
-    wire.settled(engine);
+    let wire = Wire::start(&network, case, &[]).unwrap();
+    let (session, source) = wire.connected().unwrap();
+    wire.settled().unwrap();
     let before = memory_of(&wire.proxy);
-    let flooder = wire.other_client();
+    let flooder = wire.other_client().unwrap();
     let unknown = raw::check("nobody:knows", true);
     for i in 0..FLOOD {
         flooder.send(&unknown, session.proxy, 0).ok();
@@ -244,11 +201,11 @@ fn memory_of(proxy: &Proxy<'_>) -> usize {
     statm.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 4096
 }
 
-fn a_silent_client_is_forgotten_and_its_port_rests(engine: Engine) {
+fn a_silent_client_is_forgotten_and_its_port_rests(case: Case) {
     let network = Direct::new().unwrap();
-    let wire = Wire::start(&network, engine, &[("PROXY_WEBRTC_IDLE_TIMEOUT", "2s")]);
-    let (_, source) = wire.connected();
-    wire.settled(engine);
+    let wire = Wire::start(&network, case, &[("PROXY_WEBRTC_IDLE_TIMEOUT", "2s")]).unwrap();
+    let (_, source) = wire.connected().unwrap();
+    wire.settled().unwrap();
     // What the origin sends does not keep a client alive that is gone.
     for _ in 0..30 {
         wire.origin.media.send(&media(40), source, 0).unwrap();
@@ -259,11 +216,11 @@ fn a_silent_client_is_forgotten_and_its_port_rests(engine: Engine) {
     assert_eq!((status.totals.ports_leased, status.totals.ports_resting), (0, 1));
 }
 
-fn a_dtls_alert_followed_by_silence_ends_the_session(engine: Engine) {
+fn a_dtls_alert_followed_by_silence_ends_the_session(case: Case) {
     let network = Direct::new().unwrap();
-    let wire = Wire::start(&network, engine, &[]);
-    let (session, _) = wire.connected();
-    wire.settled(engine);
+    let wire = Wire::start(&network, case, &[]).unwrap();
+    let (session, _) = wire.connected().unwrap();
+    wire.settled().unwrap();
     let alert = [21, 254, 253, 0, 1, 0, 0, 0, 0, 0, 5, 0, 2, 1, 0];
     wire.client.send(&alert, session.proxy, 0).unwrap();
     assert_eq!(wire.origin.media.receive().unwrap().1, alert);
@@ -272,50 +229,49 @@ fn a_dtls_alert_followed_by_silence_ends_the_session(engine: Engine) {
 }
 
 /// Sends media both ways between the client and `service` and checks that it took the engine's path.
-fn flows_between(wire: &Wire<'_>, session: &RawSession, engine: Engine) {
-    let source = wire.check(&wire.client, session, true);
-    wire.settled(engine);
+fn flows_between(wire: &Wire<'_>, session: &RawSession, case: Case) {
+    let source = wire.check(&wire.client, session, true).unwrap();
+    wire.settled().unwrap();
     let before = wire.proxy.status().unwrap();
-    let seen = exchange(wire, session, source);
+    let seen = exchange(wire, case, session, source);
     let to_client = seen.iter().skip(1).step_by(2);
     to_client
         .for_each(|(peer, ..)| assert_eq!(*peer, session.proxy, "answered from the address on the wire"));
     let after = wire.proxy.status().unwrap();
-    let path = if engine.is_kernel() { "kernel" } else { "userspace" };
-    assert_eq!(after.packets(path) - before.packets(path), seen.len() as u64, "{after:#?}");
+    assert_eq!(after.packets(case.path()) - before.packets(case.path()), seen.len() as u64, "{after:#?}");
 }
 
-fn a_node_port_is_answered_from_the_address_on_the_wire(engine: Engine) {
+fn a_node_port_is_answered_from_the_address_on_the_wire(case: Case) {
     const NODE_PORT: u16 = 30_000;
     let network = Direct::new().unwrap();
     let rules = format!(
-        "add table ip nat; add chain ip nat pre {{ type nat hook prerouting priority -100; }}; \
-         add rule ip nat pre udp dport {NODE_PORT} redirect to :18000"
+        "add table inet nat; add chain inet nat pre {{ type nat hook prerouting priority -100; }}; \
+         add rule inet nat pre udp dport {NODE_PORT} redirect to :18000"
     );
     network.proxy.run("nft", &[rules.as_str()]).unwrap();
-    let wire = Wire::start(&network, engine, &[]);
-    let mut session = wire.offered();
+    let wire = Wire::start(&network, case, &[]).unwrap();
+    let mut session = wire.offered().unwrap();
     session.proxy.set_port(NODE_PORT);
-    flows_between(&wire, &session, engine);
+    flows_between(&wire, &session, case);
 }
 
-fn a_virtual_address_on_lo_is_answered_from_the_address_on_the_wire(engine: Engine) {
+fn a_virtual_address_on_lo_is_answered_from_the_address_on_the_wire(case: Case) {
     let vip = Ipv4Addr::new(10, 99, 0, 1);
     let network = Direct::new().unwrap();
-    network.proxy.ip(&["address", "add", &format!("{vip}/32"), "dev", "lo"]).unwrap();
+    network.proxy.address("lo", vip, 32).unwrap();
     network.client.route(&format!("{vip}/32"), Direct::PROXY).unwrap();
-    let wire = Wire::start(&network, engine, &[]);
-    let mut session = wire.offered();
-    session.proxy.set_ip(vip.into());
-    flows_between(&wire, &session, engine);
+    let wire = Wire::start(&network, case, &[]).unwrap();
+    let mut session = wire.offered().unwrap();
+    session.proxy.set_ip(case.family.of(vip));
+    flows_between(&wire, &session, case);
 }
 
-fn a_pick_is_shared_by_all_sessions_of_a_stream(engine: Engine) {
+fn a_pick_is_shared_by_all_sessions_of_a_stream(case: Case) {
     let network = Direct::new().unwrap();
-    let wire = Wire::start(&network, engine, &[]);
-    let url = Proxy::register_url(Direct::PROXY_INSIDE);
+    let wire = Wire::start(&network, case, &[]).unwrap();
+    let url = Proxy::register_url(case.family.of(Direct::PROXY_INSIDE));
     let second = network.origin.enter(|| {
-        let origin = RawOrigin::start(Direct::ORIGIN, "raw2").unwrap();
+        let origin = RawOrigin::start(case.family.of(Direct::ORIGIN), "raw2").unwrap();
         origin.register(&url).unwrap();
         origin
     });

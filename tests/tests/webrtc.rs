@@ -3,26 +3,26 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at its first failure")]
 
 use std::{
-    net::{IpAddr, UdpSocket},
+    net::{SocketAddr, UdpSocket},
     thread::sleep,
     time::{Duration, Instant},
 };
 
 use integration_tests::{
-    http::{Request, Url},
+    case::Case,
+    in_every_case,
     load::{Client, ClientOptions},
     netns::Routed,
     origin::OriginStats,
     proxy::Engine,
     site::Site,
-    under_every_engine,
 };
 
 const PATIENCE: Duration = Duration::from_secs(15);
 /// What a session needs to show that nothing is lost.
 const WATCH: Duration = Duration::from_secs(2);
 
-under_every_engine!(
+in_every_case!(
     every_viewer_of_every_stream_gets_every_packet,
     removing_the_offload_midway_loses_nothing,
     media_is_back_soon_after_the_first_check_from_a_new_port,
@@ -32,6 +32,10 @@ under_every_engine!(
     the_legacy_api_works_as_whip_does,
     a_proxy_that_stops_leaves_nothing_attached,
 );
+
+fn start<'a>(network: &'a Routed, case: Case, settings: &[(&str, &str)]) -> Site<'a> {
+    Site::start_between(network, case.engine, [case.family; 2], settings).unwrap()
+}
 
 fn receiving(client: &Client) {
     client.wait(PATIENCE, |stats| stats.received() > 50).unwrap();
@@ -46,27 +50,23 @@ fn lost_nothing(clients: &[Client]) {
     }
 }
 
-fn every_viewer_of_every_stream_gets_every_packet(engine: Engine) {
+fn every_viewer_of_every_stream_gets_every_packet(case: Case) {
     let network = Routed::new().unwrap();
-    let site = Site::start(&network, engine, &[]).unwrap();
+    let site = start(&network, case, &[]);
     let publishers: Vec<_> = ["a", "b"].map(|stream| site.publish(stream).unwrap()).into();
     let viewers: Vec<_> = ["a", "a", "a", "b", "b"].map(|stream| site.play(stream).unwrap()).into();
     viewers.iter().for_each(receiving);
-    let before = site.settled(engine, 7).unwrap();
+    let before = site.settled(case.forwarder(), 7).unwrap();
     sleep(WATCH);
     let after = site.proxy.status().unwrap();
     lost_nothing(&viewers);
     assert_ne!(site.origin_of("a").unwrap(), site.origin_of("b").unwrap(), "both streams are on one origin");
     let moved = |datapath| after.packets(datapath) - before.packets(datapath);
-    if engine.is_kernel() {
-        assert!(
-            after.interfaces.iter().any(|i| i.name == "eth0" && i.engine == engine.as_str()),
-            "{after:#?}"
-        );
-        assert!(
-            after.interfaces.iter().any(|i| i.name == "eth1" && i.engine == engine.as_str()),
-            "{after:#?}"
-        );
+    if case.expects_kernel() {
+        for name in ["eth0", "eth1"] {
+            let attached = after.interfaces.iter().find(|interface| interface.name == name);
+            assert_eq!(attached.map(|i| i.engine.as_str()), Some(case.engine.as_str()), "{after:#?}");
+        }
         assert!(moved("kernel") > 1000, "{after:#?}");
         // Only checks that were escalated may still go through userspace.
         assert!(moved("userspace") * 100 <= moved("kernel"), "{} of {}", moved("userspace"), moved("kernel"));
@@ -77,61 +77,54 @@ fn every_viewer_of_every_stream_gets_every_packet(engine: Engine) {
     site.proxy.stop().unwrap();
 }
 
-fn switch(site: &Site<'_>, network: &Routed, state: &str) {
-    let url = Url::parse(&format!("http://127.0.0.1:12025/api/v1/proxy/offload/{state}")).unwrap();
-    let response = network.proxy.enter(|| Request::new("POST", url).send()).unwrap();
-    assert_eq!(response.status, 200, "{}", response.body);
-    let _ = site;
-}
-
-fn removing_the_offload_midway_loses_nothing(engine: Engine) {
+fn removing_the_offload_midway_loses_nothing(case: Case) {
     let network = Routed::new().unwrap();
-    let site = Site::start(&network, engine, &[]).unwrap();
+    let site = start(&network, case, &[]);
     let _publisher = site.publish("a").unwrap();
     let viewers: Vec<_> = (0..3).map(|_| site.play("a").unwrap()).collect();
     viewers.iter().for_each(receiving);
     for _ in 0..3 {
-        site.settled(engine, 4).unwrap();
+        site.settled(case.forwarder(), 4).unwrap();
         sleep(Duration::from_millis(300));
-        switch(&site, &network, "off");
+        site.proxy.switch_offload(false).unwrap();
         site.settled(Engine::Userspace, 4).unwrap();
         sleep(Duration::from_millis(300));
-        switch(&site, &network, "on");
+        site.proxy.switch_offload(true).unwrap();
     }
-    site.settled(engine, 4).unwrap();
+    site.settled(case.forwarder(), 4).unwrap();
     sleep(Duration::from_millis(500));
     lost_nothing(&viewers);
 }
 
-fn media_is_back_soon_after_the_first_check_from_a_new_port(engine: Engine) {
+fn media_is_back_soon_after_the_first_check_from_a_new_port(case: Case) {
     let network = Routed::new().unwrap();
-    let site = Site::start(&network, engine, &[]).unwrap();
+    let site = start(&network, case, &[]);
     let _publisher = site.publish("a").unwrap();
     let viewer = site.play("a").unwrap();
     receiving(&viewer);
-    site.settled(engine, 2).unwrap();
+    site.settled(case.forwarder(), 2).unwrap();
     network.client.enter(|| viewer.migrate()).unwrap();
     let stats = viewer.wait(PATIENCE, |stats| stats.migrations[0].media_back.is_some()).unwrap();
     let recovery = stats.migrations[0].recovery().unwrap();
     assert!(recovery < Duration::from_millis(200), "{recovery:?}");
-    let status = site.settled(engine, 2).unwrap();
+    let status = site.settled(case.forwarder(), 2).unwrap();
     assert_eq!(status.totals.migrations, 1);
     sleep(WATCH);
     lost_nothing(&[viewer]);
 }
 
-fn a_second_session_from_the_same_client_port_reaches_its_own_origin(engine: Engine) {
+fn a_second_session_from_the_same_client_port_reaches_its_own_origin(case: Case) {
     let network = Routed::new().unwrap();
-    let site = Site::start(&network, engine, &[]).unwrap();
+    let site = start(&network, case, &[]);
     let _publishers = ["a", "b"].map(|stream| site.publish(stream).unwrap());
-    let socket = network.client.enter(|| UdpSocket::bind((IpAddr::from(Routed::CLIENT), 0))).unwrap();
+    let socket = network.client.enter(|| UdpSocket::bind((case.family.of(Routed::CLIENT), 0))).unwrap();
     let play = |stream: &str| {
         let options = ClientOptions::play(&site.proxy.whep(stream)).unwrap();
         site.connect(options.socket(socket.try_clone().unwrap())).unwrap()
     };
     let first = play("a");
     receiving(&first);
-    site.settled(engine, 3).unwrap();
+    site.settled(case.forwarder(), 3).unwrap();
     // A reload: the page is gone without a word, the next one has the same port.
     drop(first);
     let second = play("b");
@@ -145,7 +138,7 @@ fn a_second_session_from_the_same_client_port_reaches_its_own_origin(engine: Eng
     assert_eq!(stats.missing(), 0, "{stats:?}");
 }
 
-fn a_dead_origin_is_picked_no_more_and_other_origins_lose_nothing(engine: Engine) {
+fn a_dead_origin_is_picked_no_more_and_other_origins_lose_nothing(case: Case) {
     let detection = Duration::from_millis(500 + 500 + 500);
     let settings = [
         ("PROXY_ORIGIN_PROBE_INTERVAL", "500ms"),
@@ -153,11 +146,11 @@ fn a_dead_origin_is_picked_no_more_and_other_origins_lose_nothing(engine: Engine
         ("PROXY_ORIGIN_PROBE_FAILURES", "2"),
     ];
     let network = Routed::new().unwrap();
-    let mut site = Site::start(&network, engine, &settings).unwrap();
+    let mut site = start(&network, case, &settings);
     let _publishers = ["a", "b"].map(|stream| site.publish(stream).unwrap());
     let viewers = ["a", "b"].map(|stream| site.play(stream).unwrap());
     viewers.iter().for_each(receiving);
-    site.settled(engine, 4).unwrap();
+    site.settled(case.forwarder(), 4).unwrap();
     let dead = site.origin_of("a").unwrap();
     assert_ne!(dead, site.origin_of("b").unwrap());
     drop(site.origins[dead].take());
@@ -166,17 +159,15 @@ fn a_dead_origin_is_picked_no_more_and_other_origins_lose_nothing(engine: Engine
     let _again = site.play("a").unwrap();
     assert!(died.elapsed() < detection + Duration::from_secs(1), "{:?}", died.elapsed());
     let status = site.proxy.wait(PATIENCE, |status| status.totals.ended["origin_down"] == 2).unwrap();
-    assert!(status.sessions.iter().all(|s| !s.media.starts_with(&origin_ip(dead))), "{status:#?}");
+    let dead = case.family.of([Routed::ORIGIN_A, Routed::ORIGIN_B][dead]);
+    let media = |media: &str| media.parse::<SocketAddr>().unwrap().ip();
+    assert!(status.sessions.iter().all(|s| media(&s.media) != dead), "{status:#?}");
     lost_nothing(&viewers[1..]);
 }
 
-fn origin_ip(index: usize) -> String {
-    [Routed::ORIGIN_A, Routed::ORIGIN_B][index].to_string()
-}
-
-fn delete_ends_the_session_at_the_origin_and_frees_its_port(engine: Engine) {
+fn delete_ends_the_session_at_the_origin_and_frees_its_port(case: Case) {
     let network = Routed::new().unwrap();
-    let site = Site::start(&network, engine, &[]).unwrap();
+    let site = start(&network, case, &[]);
     let publisher = site.publish("a").unwrap();
     let viewer = site.play("a").unwrap();
     receiving(&viewer);
@@ -191,28 +182,28 @@ fn delete_ends_the_session_at_the_origin_and_frees_its_port(engine: Engine) {
     assert!(stats().sessions.is_empty(), "{:#?}", stats());
 }
 
-fn the_legacy_api_works_as_whip_does(engine: Engine) {
+fn the_legacy_api_works_as_whip_does(case: Case) {
     let network = Routed::new().unwrap();
-    let site = Site::start(&network, engine, &[]).unwrap();
+    let site = start(&network, case, &[]);
     let api = site.proxy.api();
     let url = |path: &str| format!("{api}/rtc/v1/{path}/");
-    let stream = format!("webrtc://{}/live/legacy", Routed::PROXY);
+    let stream = format!("webrtc://{}/live/legacy", SocketAddr::new(case.family.of(Routed::PROXY), 1985));
     let publish = ClientOptions::publish(&url("publish")).unwrap().legacy(stream.clone());
     let _publisher = site.connect(publish).unwrap();
     let viewer = site.connect(ClientOptions::play(&url("play")).unwrap().legacy(stream)).unwrap();
     let by_whep = site.play("legacy").unwrap();
     receiving(&viewer);
     receiving(&by_whep);
-    site.settled(engine, 3).unwrap();
+    site.settled(case.forwarder(), 3).unwrap();
     sleep(WATCH);
     lost_nothing(&[viewer, by_whep]);
 }
 
-fn a_proxy_that_stops_leaves_nothing_attached(engine: Engine) {
+fn a_proxy_that_stops_leaves_nothing_attached(case: Case) {
     let network = Routed::new().unwrap();
-    let site = Site::start(&network, engine, &[]).unwrap();
+    let site = start(&network, case, &[]);
     let _publisher = site.publish("a").unwrap();
-    site.settled(engine, 1).unwrap();
+    site.settled(case.forwarder(), 1).unwrap();
     site.proxy.stop().unwrap();
     for device in ["lo", "eth0", "eth1"] {
         let link = network.proxy.ip(&["-details", "link", "show", "dev", device]).unwrap();

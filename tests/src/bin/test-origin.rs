@@ -78,7 +78,7 @@ fn config(arguments: Arguments) -> OriginConfig {
         heartbeat,
         session_timeout: Duration::from_secs(arguments.session_timeout),
         address_first: arguments.address_first,
-        ..OriginConfig::on([0, 0, 0, 0].into())
+        ..OriginConfig::on([0, 0, 0, 0])
     }
 }
 

@@ -80,8 +80,8 @@ impl Routed {
     }
 
     fn route(&self) -> Result<()> {
-        self.router1.sysctl("net.ipv4.ip_forward", "1")?;
-        self.router2.sysctl("net.ipv4.ip_forward", "1")?;
+        self.router1.forwards()?;
+        self.router2.forwards()?;
         self.client.route("default", Self::ROUTER1_LEFT)?;
         self.router1.route("default", Self::PROXY)?;
         self.proxy.route("10.71.1.0/24", Self::ROUTER1_RIGHT)?;
@@ -176,8 +176,8 @@ impl Bridged {
         let port = End { namespace: host, interface: "port0", address: None };
         join(port, end(container, "eth0", Self::CONTAINER), MTU)?;
         host.ip(&["link", "set", "port0", "master", "br0"])?;
-        host.ip(&["address", "add", &format!("{}/24", Self::BRIDGE), "dev", "br0"])?;
         host.ip(&["link", "set", "br0", "up"])?;
+        host.address("br0", Self::BRIDGE, 24)?;
         container.route("default", Self::BRIDGE)?;
         Ok(network)
     }

@@ -1,0 +1,68 @@
+//! What one run of a rule is about: which engine, over which IP version.
+
+use crate::{netns::Family, proxy::Engine};
+
+/// Which IP version the kernel path forwards is said here, until it forwards both.
+const IPV6_IN_KERNEL: bool = false;
+
+/// Whether sessions of `family` are to be forwarded by the kernel under `engine`.
+#[must_use]
+pub fn expects_kernel(engine: Engine, family: Family) -> bool {
+    engine.is_kernel() && (family == Family::V4 || IPV6_IN_KERNEL)
+}
+
+/// What one run of a rule is about: an engine, and the IP version of both legs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Case {
+    /// How the proxy is told to forward.
+    pub engine: Engine,
+    /// The IP version.
+    pub family: Family,
+}
+
+/// Runs each rule in every case, as `case::rule`: under every engine over IPv4, and where the kernel forwards over
+/// IPv6 too.
+#[macro_export]
+macro_rules! in_every_case {
+    ($($rule:ident),* $(,)?) => {
+        $crate::in_case!(xdp, Xdp, V4, $($rule),*);
+        $crate::in_case!(tc, Tc, V4, $($rule),*);
+        $crate::in_case!(userspace, Userspace, V4, $($rule),*);
+        $crate::in_case!(unprivileged, Unprivileged, V4, $($rule),*);
+        $crate::in_case!(xdp_v6, Xdp, V6, $($rule),*);
+        $crate::in_case!(tc_v6, Tc, V6, $($rule),*);
+    };
+}
+
+/// Runs each rule in one case.
+#[macro_export]
+macro_rules! in_case {
+    ($name:ident, $engine:ident, $family:ident, $($rule:ident),* $(,)?) => {
+        mod $name {
+            $(#[test] fn $rule() {
+                let engine = $crate::proxy::Engine::$engine;
+                super::$rule($crate::case::Case { engine, family: $crate::netns::Family::$family });
+            })*
+        }
+    };
+}
+
+impl Case {
+    /// Whether the kernel is to forward.
+    #[must_use]
+    pub fn expects_kernel(self) -> bool {
+        expects_kernel(self.engine, self.family)
+    }
+
+    /// What is to forward in the end: the engine asked for, or userspace where the kernel path cannot.
+    #[must_use]
+    pub fn forwarder(self) -> Engine {
+        if self.expects_kernel() { self.engine } else { Engine::Userspace }
+    }
+
+    /// The datapath whose counters are to grow.
+    #[must_use]
+    pub fn path(self) -> &'static str {
+        if self.expects_kernel() { "kernel" } else { "userspace" }
+    }
+}
