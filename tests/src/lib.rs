@@ -6,9 +6,11 @@
 pub mod case;
 pub mod deadlines;
 pub mod demo;
+pub mod fault;
 pub mod frame;
 pub mod http;
 pub mod kernel;
+pub mod links;
 pub mod load;
 pub mod mailbox;
 pub mod netns;

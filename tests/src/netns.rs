@@ -130,6 +130,16 @@ impl Namespace {
         Ok(())
     }
 
+    /// The index of an interface.
+    ///
+    /// # Errors
+    /// When there is no such interface.
+    pub fn ifindex(&self, interface: &str) -> Result<u32> {
+        let line = self.ip(&["-oneline", "link", "show", "dev", interface])?;
+        let index = line.split(':').next().and_then(|index| index.parse().ok());
+        index.with_context(|| format!("no index in {line:?}"))
+    }
+
     /// Has the namespace forward packets, as a router does.
     ///
     /// # Errors
@@ -204,10 +214,15 @@ impl End<'_> {
         [0x02, 0x78, tail[0], tail[1], tail[2], tail[3]]
     }
 
+    /// The same as `ip` writes it.
+    #[must_use]
+    pub fn lladdr(&self) -> String {
+        self.mac().map(|byte| format!("{byte:02x}")).join(":")
+    }
+
     fn configure(&self, mtu: u16) -> Result<()> {
         let (namespace, interface) = (self.namespace, self.interface);
-        let mac = self.mac().map(|byte| format!("{byte:02x}")).join(":");
-        namespace.ip(&["link", "set", interface, "address", &mac, "mtu", &mtu.to_string()])?;
+        namespace.ip(&["link", "set", interface, "address", &self.lladdr(), "mtu", &mtu.to_string()])?;
         namespace.ip(&["link", "set", interface, "up"])?;
         if let Some(address) = self.address {
             namespace.address(interface, address, PREFIX_LENGTH)?;

@@ -209,6 +209,12 @@ impl Status {
     pub fn reason(&self, reason: &str) -> u64 {
         self.totals.reasons.iter().filter(|row| row.reason == reason).map(|row| row.packets).sum()
     }
+
+    /// Flows that were not installed or were removed for one reason.
+    #[must_use]
+    pub fn relayed(&self, reason: &str) -> u64 {
+        self.totals.relayed.get(reason).copied().unwrap_or_default()
+    }
 }
 
 impl<'a> Proxy<'a> {

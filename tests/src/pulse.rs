@@ -12,6 +12,8 @@ use crate::raw::{Endpoint, RawSession, check};
 /// What every datagram starts with: the first bytes of RTP.
 const HEAD: [u8; 12] = [0x80, 96, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const LENGTH: usize = 200;
+/// Datagrams sent at once after a pause of the machine.
+const BURST: u32 = 8;
 /// What is under way when sending ends has this long to arrive.
 const DRAIN: Duration = Duration::from_millis(400);
 
@@ -231,16 +233,26 @@ impl<'a> Sender<'a> {
 
     /// Sends what is due, and takes one datagram if one is there.
     fn turn(&mut self, may_send: bool) -> Option<Datagram> {
-        let now = Instant::now();
-        if let Some(interval) = self.interval.filter(|_| may_send && now >= self.due) {
-            let number = u32::try_from(self.sent.len()).expect("a test ends long before");
-            self.sent.push(now);
-            self.due = now + interval;
-            // A refusal is a loss, and shows as one.
-            let _ = self.endpoint.send(&numbered(number), self.to, 0);
+        if let Some(interval) = self.interval.filter(|_| may_send) {
+            self.send_due(interval);
         }
         let arrived = self.endpoint.receive_within(Duration::ZERO).expect("the socket works");
         arrived.map(|(meta, payload)| Datagram { peer: meta.peer, number: number_of(&payload), payload })
+    }
+}
+
+impl Sender<'_> {
+    /// Timers may be coarse: what is due is sent in one go, but never more than a small burst.
+    fn send_due(&mut self, interval: Duration) {
+        let now = Instant::now();
+        self.due = self.due.max(now - interval * BURST);
+        while self.due <= now {
+            let number = u32::try_from(self.sent.len()).expect("a test ends long before");
+            self.sent.push(now);
+            self.due += interval;
+            // A refusal is a loss, and shows as one.
+            let _ = self.endpoint.send(&numbered(number), self.to, 0);
+        }
     }
 }
 

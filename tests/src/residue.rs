@@ -4,7 +4,10 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::netns::PREFIX;
+use anyhow::Result;
+use aya::programs::{SchedClassifier, TcAttachType};
+
+use crate::netns::{Namespace, PREFIX};
 
 /// The places to look at; the real ones by default.
 #[derive(Debug, Clone)]
@@ -86,6 +89,29 @@ impl Places {
     }
 }
 
+/// Every program on an interface of `namespace`: what a proxy that ended must not leave there.
+///
+/// # Errors
+/// When `ip` or `tc` fails.
+pub fn attached(namespace: &Namespace) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for line in namespace.ip(&["-details", "-oneline", "link", "show"])?.lines() {
+        let name = line.split(": ").nth(1).and_then(|name| name.split('@').next()).unwrap_or_default();
+        if line.contains("prog/xdp") {
+            found.push(format!("XDP on {name}"));
+        }
+        let filters = namespace.run("tc", &["filter", "show", "dev", name, "ingress"])?;
+        if !filters.trim().is_empty() {
+            found.push(format!("filter on {name}"));
+        }
+        let tcx = namespace.enter(|| SchedClassifier::query_tcx(name, TcAttachType::Ingress));
+        if tcx.is_ok_and(|(_, programs)| !programs.is_empty()) {
+            found.push(format!("tcx on {name}"));
+        }
+    }
+    Ok(found)
+}
+
 fn command(process: &Path) -> String {
     let line = fs::read(process.join("cmdline")).unwrap_or_default();
     String::from_utf8_lossy(&line).replace('\0', " ").trim().to_owned()
@@ -105,7 +131,7 @@ fn names(directory: &Path) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netns::{Namespace, available};
+    use crate::netns::available;
 
     #[test]
     fn names_a_living_namespace_and_forgets_a_dropped_one() {

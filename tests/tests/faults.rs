@@ -1,0 +1,248 @@
+//! What goes wrong around a session that the kernel forwards alone, and what it may cost: numbered datagrams go both
+//! ways all the time, and each rule says how many may be missing.
+
+#![expect(clippy::unwrap_used, reason = "a test ends at its first failure")]
+
+use std::{
+    net::SocketAddr,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use integration_tests::{
+    case::Case,
+    fault::{Outcome, outlive},
+    in_case, links,
+    netns::{Direct, End, Namespace},
+    proxy::{Engine, Status},
+    pulse::{Rhythm, Tally},
+    raw::{Endpoint, RawSession},
+    residue,
+    wire::Wire,
+};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+macro_rules! rules {
+    ($($rule:ident),* $(,)?) => {
+        in_case!(xdp, Xdp, V4, $($rule),*);
+        in_case!(tc, Tc, V4, $($rule),*);
+    };
+}
+
+rules!(
+    a_neighbour_that_changes_its_address_without_a_word_is_found_again,
+    a_peer_that_stops_taking_redirected_frames_is_served_otherwise,
+    datagrams_too_long_for_the_origins_leg_arrive_and_others_stay_in_the_kernel,
+    datagrams_too_long_for_the_clients_leg_arrive_and_others_stay_in_the_kernel,
+    a_session_outlives_the_clients_leg_being_down,
+    a_session_outlives_the_origins_leg_being_down_and_is_offloaded_again,
+    a_program_that_somebody_detaches_costs_nothing,
+    an_input_chain_that_knows_established_flows_alone_costs_a_talking_client_next_to_nothing,
+);
+in_case!(
+    tc_v6,
+    Tc,
+    V6,
+    datagrams_too_long_for_the_origins_leg_arrive_and_others_stay_in_the_kernel,
+    datagrams_too_long_for_the_clients_leg_arrive_and_others_stay_in_the_kernel,
+);
+
+/// With these timers a silent neighbour is asked after 2 s, and given up after 1 s more.
+fn ask_neighbours_early(namespace: &Namespace, interface: &str) {
+    let timers = [
+        ("base_reachable_time_ms", "1000"),
+        ("delay_first_probe_time", "1"),
+        ("retrans_time_ms", "200"),
+        ("interval_probe_time_ms", "1000"),
+    ];
+    for (timer, value) in timers {
+        namespace.sysctl(&format!("net.ipv4.neigh.{interface}.{timer}"), value).unwrap();
+    }
+}
+
+fn a_neighbour_that_changes_its_address_without_a_word_is_found_again(case: Case) {
+    const BOUND: Duration = Duration::from_secs(6);
+    let network = Direct::new().unwrap();
+    ask_neighbours_early(&network.proxy, "eth1");
+    // The origin knows us and never asks: nothing but our own question tells where it is.
+    let silence = "add table arp silence; \
+                   add chain arp silence output { type filter hook output priority 0; }; \
+                   add rule arp silence output arp operation request drop";
+    network.origin.run("nft", &[silence]).unwrap();
+    let ours = End { namespace: &network.proxy, interface: "eth1", address: Some(Direct::PROXY_INSIDE) };
+    let inside = Direct::PROXY_INSIDE.to_string();
+    let known =
+        ["neighbour", "replace", &inside, "lladdr", &ours.lladdr(), "dev", "eth0", "nud", "permanent"];
+    network.origin.ip(&known).unwrap();
+    let outcome = outlive(&network, case, Rhythm::default(), |_| {
+        network.origin.ip(&["link", "set", "eth0", "address", "02:78:00:00:00:99"]).unwrap();
+        // It forgets its neighbours with its address.
+        network.origin.ip(&known).unwrap();
+        let changed = Instant::now();
+        sleep(BOUND + Duration::from_secs(1));
+        changed
+    });
+    let outcome = outcome.unwrap();
+    assert!(outcome.tally.to_origin.missing() > 0, "the old address still took frames");
+    assert_eq!(outcome.tally.to_client.missing(), 0);
+    outcome.recovers(outcome.result + BOUND, BOUND).unwrap();
+}
+
+/// A veth without GRO has no NAPI context: what XDP redirects to its peer counts as sent and is gone.
+fn a_peer_that_stops_taking_redirected_frames_is_served_otherwise(case: Case) {
+    const BOUND: Duration = Duration::from_secs(3);
+    let network = Direct::new().unwrap();
+    let outcome = outlive(&network, case, Rhythm::default(), |_| {
+        network.client.run("ethtool", &["-K", "eth0", "gro", "off"]).unwrap();
+        let changed = Instant::now();
+        sleep(BOUND + Duration::from_secs(1));
+        changed
+    });
+    let outcome = outcome.unwrap();
+    outcome.recovers(outcome.result + BOUND, BOUND).unwrap();
+    let Outcome { tally, status, .. } = outcome;
+    if case.engine == Engine::Xdp {
+        let told = status.reason("engine_cannot") > 0 || status.sessions[0].reason.is_some();
+        assert!(told, "{status:#?}");
+    } else {
+        assert_eq!(tally.missing(), 0);
+    }
+}
+
+fn datagrams_too_long_for_the_origins_leg_arrive_and_others_stay_in_the_kernel(case: Case) {
+    let network = Direct::with_origin_mtu(SMALL_MTU).unwrap();
+    lengths_arrive((&network, case), |wire| (&wire.client, &wire.origin.media));
+}
+
+fn datagrams_too_long_for_the_clients_leg_arrive_and_others_stay_in_the_kernel(case: Case) {
+    let network = Direct::new().unwrap();
+    for namespace in [&network.client, &network.proxy] {
+        namespace.ip(&["link", "set", "eth0", "mtu", &SMALL_MTU.to_string()]).unwrap();
+    }
+    lengths_arrive((&network, case), |wire| (&wire.origin.media, &wire.client));
+}
+
+const SMALL_MTU: u16 = 1400;
+
+/// Sends datagrams around the smaller MTU from the leg with the larger one.
+fn lengths_arrive(
+    (network, case): (&Direct, Case),
+    ends: impl for<'w> Fn(&'w Wire<'_>) -> (&'w Endpoint, &'w Endpoint),
+) {
+    let wire = Wire::start(network, case, &[]).unwrap();
+    let (RawSession { proxy, .. }, source) = wire.connected().unwrap();
+    wire.settled().unwrap();
+    let (sender, receiver) = ends(&wire);
+    let to = if std::ptr::eq(sender, &wire.client) { proxy } else { source };
+    let fits = case.family.largest_payload(SMALL_MTU);
+    let before = wire.proxy.status().unwrap();
+    for length in [100, fits - 1, fits, fits + 1, case.family.usual_payload(), 100] {
+        arrives_whole(sender, to, receiver, length);
+    }
+    let after = wire.proxy.status().unwrap();
+    let moved = |path| after.packets(path) - before.packets(path);
+    if case.expects_kernel() {
+        assert_eq!((moved("kernel"), moved("userspace")), (4, 2), "{after:#?}");
+        assert!(after.reason("oversize") >= before.reason("oversize") + 2, "{after:#?}");
+    } else {
+        assert_eq!(moved("userspace"), 6, "{after:#?}");
+    }
+    wire.proxy.stop().unwrap();
+    assert_eq!(residue::attached(&network.proxy).unwrap(), [""; 0]);
+}
+
+#[track_caller]
+fn arrives_whole(sender: &Endpoint, to: SocketAddr, receiver: &Endpoint, length: usize) {
+    let payload: Vec<u8> = [0x80, 96].into_iter().chain((2..length).map(|byte| byte as u8)).collect();
+    sender.send(&payload, to, 0).unwrap();
+    assert_eq!(receiver.receive().unwrap().1, payload, "{length} bytes");
+}
+
+fn a_session_outlives_the_clients_leg_being_down(case: Case) {
+    let status = outlives_down(case, "eth0", |_| ());
+    assert!(status.relayed("next_hop_lost") > 0, "{status:#?}");
+}
+
+fn a_session_outlives_the_origins_leg_being_down_and_is_offloaded_again(case: Case) {
+    outlives_down(case, "eth1", |wire| {
+        let again = |status: &Status| status.relayed("next_hop_lost") > 0 && status.totals.offloaded == 1;
+        let before = wire.proxy.wait(PATIENCE, again).unwrap();
+        let more = |status: &Status| status.packets("kernel") > before.packets("kernel") + 100;
+        wire.proxy.wait(PATIENCE, more).unwrap();
+    });
+}
+
+/// The leg is down for a second; two seconds after it is up, everything arrives.
+fn outlives_down(case: Case, interface: &str, then: impl FnOnce(&Wire<'_>)) -> Status {
+    const DOWN: Duration = Duration::from_secs(1);
+    const BOUND: Duration = Duration::from_secs(2);
+    let network = Direct::new().unwrap();
+    let outcome = outlive(&network, case, Rhythm::default(), |wire| {
+        network.proxy.ip(&["link", "set", interface, "down"]).unwrap();
+        sleep(DOWN);
+        network.proxy.ip(&["link", "set", interface, "up"]).unwrap();
+        let up = Instant::now();
+        sleep(BOUND + DOWN);
+        then(wire);
+        up
+    });
+    let outcome = outcome.unwrap();
+    assert!(outcome.tally.missing() > 0, "the leg was not down");
+    outcome.recovers(outcome.result + BOUND, DOWN + BOUND).unwrap();
+    outcome.status
+}
+
+/// Behind XDP stands TC, behind TC the relay. A packet may be in a program while it is detached, but none is lost.
+fn a_program_that_somebody_detaches_costs_nothing(case: Case) {
+    let kind = if case.engine == Engine::Xdp { "xdp" } else { "tcx" };
+    let network = Direct::new().unwrap();
+    let outcome = outlive(&network, case, Rhythm::default(), |wire| {
+        let off = network.proxy.ip(&["link", "set", "dev", "eth0", "xdp", "off"]);
+        assert_eq!(off.is_err(), kind == "xdp", "a link is not to be replaced: {off:?}");
+        links::detach(wire.proxy.id(), kind, network.proxy.ifindex("eth0").unwrap()).unwrap();
+        let before = wire.proxy.status().unwrap();
+        sleep(Duration::from_secs(4));
+        before
+    });
+    let Outcome { result: before, tally, status } = outcome.unwrap();
+    assert_eq!(tally.missing(), 0);
+    let goes_on = status.packets("kernel") - before.packets("kernel") > 100;
+    assert!(goes_on || status.relayed("hook_missed") > 0, "{status:#?}");
+}
+
+/// An operator's rules: what answers us is let in, and new flows to the ports that we serve.
+const ESTABLISHED_ONLY: &str = "
+    add table inet operator
+    add chain inet operator input { type filter hook input priority filter; policy drop; }
+    add rule inet operator input iif lo accept
+    add rule inet operator input ct state established,related accept
+    add rule inet operator input meta l4proto { icmp, ipv6-icmp } accept
+    add rule inet operator input tcp dport { 11985, 12025 } accept
+    add rule inet operator input udp dport 18000 accept
+";
+
+/// Switches the kernel path off once connection tracking has forgotten the session, whose packets it did not see.
+fn returns_behind_a_firewall(case: Case, rhythm: Rhythm) -> Tally {
+    let network = Direct::new().unwrap();
+    network.proxy.run("nft", &[ESTABLISHED_ONLY]).unwrap();
+    for timeout in ["nf_conntrack_udp_timeout", "nf_conntrack_udp_timeout_stream"] {
+        network.proxy.sysctl(&format!("net.netfilter.{timeout}"), "1").unwrap();
+    }
+    let outcome = outlive(&network, case, rhythm, |wire| {
+        sleep(Duration::from_millis(2500));
+        wire.proxy.switch_offload(false).unwrap();
+        sleep(Duration::from_secs(2));
+    });
+    let Outcome { tally, status, .. } = outcome.unwrap();
+    assert!(status.relayed("switched_off") > 0, "{status:#?}");
+    tally
+}
+
+/// The client's next packet makes the flow known again; until then the origin's are dropped.
+fn an_input_chain_that_knows_established_flows_alone_costs_a_talking_client_next_to_nothing(case: Case) {
+    const BOUND: usize = 20;
+    let tally = returns_behind_a_firewall(case, Rhythm::default());
+    assert_eq!(tally.to_origin.missing(), 0);
+    assert!(tally.to_client.missing() <= BOUND, "{}", tally.to_client.missing());
+}
