@@ -168,6 +168,8 @@ pub struct Session {
     pub origin: String,
     /// The origin's media endpoint.
     pub media: String,
+    /// Where the origin sees it.
+    pub source: String,
     /// `waiting`, `userspace` or `kernel`.
     pub state: String,
     /// Why it is not forwarded in the kernel.

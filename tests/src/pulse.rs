@@ -12,6 +12,7 @@ use crate::raw::{Endpoint, RawSession, check};
 /// What every datagram starts with: the first bytes of RTP.
 const HEAD: [u8; 12] = [0x80, 96, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const LENGTH: usize = 200;
+const TURN: Duration = Duration::from_millis(1);
 /// Datagrams sent at once after a pause of the machine.
 const BURST: u32 = 8;
 /// What is under way when sending ends has this long to arrive.
@@ -236,7 +237,7 @@ impl<'a> Sender<'a> {
         if let Some(interval) = self.interval.filter(|_| may_send) {
             self.send_due(interval);
         }
-        let arrived = self.endpoint.receive_within(Duration::ZERO).expect("the socket works");
+        let arrived = self.endpoint.receive_within(TURN).expect("the socket works");
         arrived.map(|(meta, payload)| Datagram { peer: meta.peer, number: number_of(&payload), payload })
     }
 }

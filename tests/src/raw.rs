@@ -19,6 +19,7 @@ use crate::http::{Arrived, Request, Response, Server, Url};
 
 /// The password of every session.
 pub const PWD: &str = "0123456789abcdef0123456789abcdef";
+const SOCKET_BUFFER: usize = 8 << 20;
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// An origin that answers every offer alike and leaves its datagrams to the test.
@@ -95,7 +96,7 @@ impl Endpoint {
                     }
                 }
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error.into()),
-                Err(_) if Instant::now() > end => return Ok(None),
+                Err(_) if Instant::now() >= end => return Ok(None),
                 Err(_) => std::thread::sleep(Duration::from_millis(1)),
             }
         }
@@ -134,6 +135,8 @@ impl RawOrigin {
     pub fn start(ip: impl Into<IpAddr>, id: &str) -> Result<Self> {
         let ip = ip.into();
         let media = Endpoint::bind(ip)?;
+        // Room for the checks of a crowd.
+        rustix::net::sockopt::set_socket_recv_buffer_size_force(&media.0, SOCKET_BUFFER)?;
         let any_port = SocketAddr::new(ip, 0);
         let port = media.address().port();
         let sessions = Arc::new(AtomicU32::new(0));
