@@ -3,6 +3,7 @@
 //! Sockets, threads and processes created inside [`Namespace::enter`] stay in the namespace; the calling
 //! thread never changes its own. Names carry the process id, so that test binaries run side by side.
 
+mod cluster;
 mod family;
 mod process;
 mod topology;
@@ -19,6 +20,7 @@ use std::thread;
 use anyhow::{Context as _, Result, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+pub use cluster::{Cluster, Peer, Pod};
 pub use family::Family;
 pub use process::Process;
 pub use topology::{Bridged, Direct, Routed};
