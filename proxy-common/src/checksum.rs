@@ -9,7 +9,7 @@
 
 use zerocopy::network_endian::{U16, U32};
 
-use crate::wire::Headers;
+use crate::{family::IpHeader, wire::Headers};
 
 /// How the sum over a header changes when some of its words do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,14 +77,9 @@ pub fn sum(bytes: &[u8]) -> u32 {
 /// A local sender (veth, tap) leaves it like that for the device to finish (`CHECKSUM_PARTIAL`), which XDP is not told.
 /// One in 65536 finished checksums looks the same; finishing such a frame again yields the checksum it had.
 #[inline(always)]
-pub fn is_partial(headers: &Headers) -> bool {
-    let Headers { ip, udp, .. } = headers;
-    let pseudo = Delta::default()
-        .long(U32::MAX_VALUE, ip.src)
-        .long(U32::MAX_VALUE, ip.dst)
-        .word(U16::MAX_VALUE, U16::from_bytes([0, ip.protocol]))
-        .word(U16::MAX_VALUE, udp.len);
-    pseudo.folded() == memory(udp.checksum)
+pub fn is_partial<N: IpHeader>(headers: &Headers<N>) -> bool {
+    let pseudo = headers.ip.pseudo_sum().word(U16::MAX_VALUE, headers.udp.len);
+    pseudo.folded() == memory(headers.udp.checksum)
 }
 
 #[inline(always)]

@@ -1,22 +1,33 @@
 //! The records of the kernel tables.
 //!
-//! A flow is two [`Flow`] records, one per direction, each found by its own [`FlowKey`] and each in its own cache line:
-//! the kernel writes the [`Counters`] of the line of its own direction, userspace everything else.
+//! A flow is two records, one per direction and each enough for its direction: its cache line holds the key, what to
+//! make of the datagram, and the counters. Towards the origin a record is found by a hash of the client's endpoints,
+//! towards the client by the block of the origin's endpoints and our port. The kernel writes [`Counters`], userspace
+//! everything else.
 #![expect(
     missing_debug_implementations,
     reason = "zerocopy's derives declare types of their own for the fields"
 )]
 
 use zerocopy::{
-    FromBytes, Immutable, IntoBytes, KnownLayout,
+    FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
     network_endian::{U16, U32},
     transmute,
 };
 
 use crate::{
     demux::{Class, classify},
+    family::Address,
     maps::{Fingerprint, MapType},
-    wire::{Headers, Mac},
+    wire::Addr6,
+};
+
+mod next_hop;
+mod policy;
+
+pub use next_hop::{EgressKind, NextHop, NextHopFlags};
+pub use policy::{
+    Arrival, ArrivalKey, Hashing, MissCount, Ownership, Policing, ServiceFlags, ServiceKey, Settings,
 };
 
 /// Declares a type that lives in a map: `repr(C)` and without padding (`IntoBytes` refuses it), because padding would be
@@ -40,56 +51,86 @@ macro_rules! map_type {
         unsafe impl aya::Pod for $name {}
     };
 }
+pub(crate) use map_type;
+
+/// Addresses and ports of a datagram: the key of one direction of a conversation as on the wire at the hook, or what
+/// forwarding makes of it.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
+)]
+#[repr(C)]
+pub struct Endpoints<A> {
+    /// From.
+    pub src: A,
+    /// To.
+    pub dst: A,
+    /// From.
+    pub src_port: U16,
+    /// To.
+    pub dst_port: U16,
+}
 
 map_type! {
-    /// Names one direction of a UDP conversation, as on the wire at the hook.
-    pub struct FlowKey {
-        /// From.
-        pub src: U32,
-        /// To.
-        pub dst: U32,
-        /// From.
-        pub src_port: U16,
-        /// To.
-        pub dst_port: U16,
-        /// IP protocol.
-        pub protocol: u8,
-        /// Zero.
-        pub reserved: [u8; 3],
+    /// Where the records towards the client of one origin, source address and 256 source ports are: the key. IPv4.
+    pub struct BlockV4 {
+        /// The origin to our source address; the port without its low byte.
+        pub endpoints: Endpoints<U32>,
     }
 }
 
 map_type! {
-    /// What forwarding makes of a datagram's addresses.
-    pub struct Rewrite {
-        /// New source.
-        pub src: U32,
-        /// New destination.
-        pub dst: U32,
-        /// New source port.
-        pub src_port: U16,
-        /// New destination port.
-        pub dst_port: U16,
+    /// As [`BlockV4`], for IPv6.
+    pub struct BlockV6 {
+        /// The origin to our source address; the port without its low byte.
+        pub endpoints: Endpoints<Addr6>,
     }
 }
 
 map_type! {
-    /// The part of a [`Flow`] that userspace writes.
-    pub struct Route {
+    /// The word of a record that says what it is for; userspace stores it whole, and storing it publishes the rest.
+    pub struct Head {
         /// A [`FlowState`].
         pub state: u8,
         /// Of [`FlowFlags`].
         pub flags: u8,
         /// Row of the next-hop table.
         pub next_hop: u16,
-        /// The datagram's new addresses.
-        pub rewrite: Rewrite,
+        /// A record that forwarded nothing for this long is none any more, in [`Stamp`] units; 0: never.
+        pub idle_limit: u32,
     }
 }
 
 map_type! {
-    /// The part of a [`Flow`] that the kernel writes.
+    /// The part of a [`FlowV4`] that userspace writes.
+    pub struct RouteV4 {
+        /// What the record is for.
+        pub head: Head,
+        /// The datagrams it is for.
+        pub key: Endpoints<U32>,
+        /// Their new endpoints.
+        pub rewrite: Endpoints<U32>,
+    }
+}
+
+map_type! {
+    /// The part of a [`FlowV6`] that userspace writes.
+    pub struct RouteV6 {
+        /// What the record is for.
+        pub head: Head,
+        /// The datagrams it is for.
+        pub key: Endpoints<Addr6>,
+        /// Their new endpoints.
+        pub rewrite: Endpoints<Addr6>,
+    }
+}
+
+map_type! {
+    /// The part of a record that the kernel writes.
     pub struct Counters {
+        /// When the last datagram was forwarded, in [`Stamp`] units.
+        pub last_seen: u32,
+        /// Zero.
+        pub reserved: u32,
         /// Datagrams forwarded.
         pub packets: u64,
         /// Their length from the IP header on.
@@ -98,18 +139,24 @@ map_type! {
         pub checks: u32,
         /// DTLS alerts among them.
         pub alerts: u32,
-        /// When the last one was, in [`Stamp`] units.
-        pub last_seen: u32,
-        /// Zero.
-        pub reserved: u32,
     }
 }
 
 map_type! {
-    /// One direction of a flow: one cache line.
-    pub struct Flow {
+    /// One direction of an IPv4 flow: one cache line.
+    pub struct FlowV4 {
         /// What to do.
-        pub route: Route,
+        pub route: RouteV4,
+        /// What was done.
+        pub counters: Counters,
+    }
+}
+
+map_type! {
+    /// One direction of an IPv6 flow: two cache lines of one direction.
+    pub struct FlowV6 {
+        /// What to do.
+        pub route: RouteV6,
         /// What was done.
         pub counters: Counters,
         /// Zero.
@@ -117,68 +164,46 @@ map_type! {
     }
 }
 
-map_type! {
-    /// How frames reach one neighbour. Each address shares a 64-bit word with what must change with it, so that a reader
-    /// never sees half an address.
-    pub struct NextHop {
-        /// The neighbour's link-layer address.
-        pub dst_mac: Mac,
-        /// Longest datagram from the IP header on.
-        pub mtu: u16,
-        /// Our link-layer address.
-        pub src_mac: Mac,
-        /// An [`EgressKind`].
-        pub egress: u8,
-        /// Of [`NextHopFlags`].
-        pub flags: u8,
-        /// The device frames leave by.
-        pub ifindex: u32,
-        /// Zero.
-        pub reserved: [u32; 3],
-    }
+const _: () = assert!(size_of::<FlowV4>() == 64 && size_of::<FlowV6>() == 128);
+
+impl<A: Address> Endpoints<A> {
+    /// Names of the fields and their places.
+    pub(crate) const LAYOUT: Fingerprint = Fingerprint::of("Endpoints", size_of::<Self>())
+        .field("src", core::mem::offset_of!(Self, src), size_of::<A>())
+        .field("dst", core::mem::offset_of!(Self, dst), size_of::<A>())
+        .field("src_port", core::mem::offset_of!(Self, src_port), 2)
+        .field("dst_port", core::mem::offset_of!(Self, dst_port), 2);
 }
 
-map_type! {
-    /// A client whose STUN request had no flow.
-    pub struct ArrivalKey {
-        /// Its address.
-        pub addr: U32,
-        /// Its port.
-        pub port: U16,
-        /// Zero.
-        pub reserved: [u8; 2],
-    }
+macro_rules! words {
+    ($addr:ty) => {
+        impl Endpoints<$addr> {
+            /// As half words, in the order of a record.
+            #[inline(always)]
+            pub fn to_words(self) -> [u32; size_of::<Self>() / 4] {
+                transmute!(self)
+            }
+        }
+    };
 }
 
-map_type! {
-    /// Where that request entered: an observation for userspace, never forwarding state.
-    pub struct Arrival {
-        /// Its destination on the wire.
-        pub addr: U32,
-        /// Its destination port on the wire.
-        pub port: U16,
-        /// Zero.
-        pub reserved: [u8; 2],
-        /// The device.
-        pub ifindex: u32,
-        /// When, in [`Stamp`] units.
-        pub stamp: u32,
-    }
-}
+words!(U32);
+words!(Addr6);
 
-const _: () = assert!(size_of::<Flow>() == 64 && size_of::<NextHop>() == 32 && size_of::<Route>() == 16);
-
-/// State of a [`Flow`] record.
+/// State of a record.
 ///
 /// ```text
-/// Free ──install──► Forward ◄──► User          (relayed by userspace)
-///  ▲                  │  └─────► Drop          (session gone, port resting)
-///  └──── remove ──────┴── User, Drop
+///            ┌──────────► User ◄───────┐         a session holds the endpoints, userspace relays it
+/// Free ──────┤              │        remove
+///  ▲         └──install──► Forward ────┘         the kernel forwards
+///  │                        │
+///  ├──── port rested ─── Drop ◄── retire         towards the client: the session is gone
+///  └── run ends at Free ─ Tombstone ◄── unbind   towards the origin: look-ups go on behind it
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum FlowState {
-    /// Not in use.
+    /// Never used, or nothing is behind it: look-ups end here.
     Free = 0,
     /// Forwarded by the kernel.
     Forward = 1,
@@ -186,9 +211,11 @@ pub enum FlowState {
     User = 2,
     /// Dropped.
     Drop = 3,
+    /// Not used any more.
+    Tombstone = 4,
 }
 
-/// Bits of [`Route::flags`].
+/// Bits of [`Head::flags`].
 #[derive(Clone, Copy, Debug)]
 pub struct FlowFlags;
 
@@ -199,26 +226,39 @@ impl FlowFlags {
     pub const TO_CLIENT: u8 = 2;
 }
 
-impl Route {
-    /// From the first words of a record.
+/// Which way datagrams of a record go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From the client to the origin.
+    ToOrigin,
+    /// From the origin to the client.
+    ToClient,
+}
+
+impl Head {
+    /// A record that is not in use.
+    pub const FREE: Self = Self { state: 0, flags: 0, next_hop: 0, idle_limit: 0 };
+
+    /// From a record's first word.
     #[inline(always)]
-    pub fn from_words(words: [u64; 2]) -> Self {
-        transmute!(words)
+    pub fn from_word(word: u64) -> Self {
+        transmute!(word)
     }
 
-    /// As the first words of a record.
-    pub fn to_words(self) -> [u64; 2] {
+    /// As a record's first word.
+    pub fn to_word(self) -> u64 {
         transmute!(self)
     }
 
-    /// The state; a value that no version wrote counts as free.
+    /// The state; a value that no version wrote counts as a tombstone: nothing is forwarded, and look-ups go on.
     #[inline(always)]
     pub fn state(&self) -> FlowState {
         match self.state {
+            0 => FlowState::Free,
             1 => FlowState::Forward,
             2 => FlowState::User,
             3 => FlowState::Drop,
-            _ => FlowState::Free,
+            _ => FlowState::Tombstone,
         }
     }
 
@@ -237,30 +277,74 @@ impl Route {
     pub fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
     }
+
+    /// Whether a record that forwarded its last datagram at `last_seen` is out of date.
+    #[inline(always)]
+    pub fn is_expired(&self, last_seen: Stamp, now: Stamp) -> bool {
+        self.idle_limit != 0 && now.units_since(last_seen) > self.idle_limit
+    }
 }
 
-/// How a next hop is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum EgressKind {
-    /// Not known: frames go up.
-    Unusable = 0,
-    /// Redirected with the addresses of the row.
-    Redirect = 1,
-    /// Redirected by TC, which resolves the neighbour.
-    Neighbour = 2,
-    /// Handed to the stack by TC.
-    Stack = 3,
+/// The part of a record that userspace writes, in either family.
+pub trait RouteRecord: MapType + Copy {
+    /// The family's addresses.
+    type Addr;
+    /// The words of it.
+    type Words: Copy;
+    /// From the first words of a record.
+    fn from_words(words: Self::Words) -> Self;
+    /// As the first words of a record.
+    fn to_words(self) -> Self::Words;
+    /// Of its parts.
+    fn new(head: Head, key: Endpoints<Self::Addr>, rewrite: Endpoints<Self::Addr>) -> Self;
+    /// What the record is for.
+    fn head(&self) -> Head;
+    /// The datagrams it is for.
+    fn key(&self) -> &Endpoints<Self::Addr>;
+    /// Their new endpoints.
+    fn rewrite(&self) -> &Endpoints<Self::Addr>;
 }
 
-/// Bits of [`NextHop::flags`].
-#[derive(Clone, Copy, Debug)]
-pub struct NextHopFlags;
+macro_rules! route_record {
+    ($name:ident, $addr:ty) => {
+        impl RouteRecord for $name {
+            type Addr = $addr;
+            type Words = [u64; size_of::<Self>() / 8];
 
-impl NextHopFlags {
-    /// The device transmits XDP frames.
-    pub const XDP: u8 = 1;
+            #[inline(always)]
+            fn from_words(words: Self::Words) -> Self {
+                transmute!(words)
+            }
+
+            fn to_words(self) -> Self::Words {
+                transmute!(self)
+            }
+
+            #[inline(always)]
+            fn new(head: Head, key: Endpoints<$addr>, rewrite: Endpoints<$addr>) -> Self {
+                Self { head, key, rewrite }
+            }
+
+            #[inline(always)]
+            fn head(&self) -> Head {
+                self.head
+            }
+
+            #[inline(always)]
+            fn key(&self) -> &Endpoints<$addr> {
+                &self.key
+            }
+
+            #[inline(always)]
+            fn rewrite(&self) -> &Endpoints<$addr> {
+                &self.rewrite
+            }
+        }
+    };
 }
+
+route_record!(RouteV4, U32);
+route_record!(RouteV6, Addr6);
 
 impl Counters {
     /// From the words behind a record's route.
@@ -271,48 +355,6 @@ impl Counters {
     /// As the words behind a record's route.
     pub fn to_words(self) -> [u64; 4] {
         transmute!(self)
-    }
-}
-
-impl NextHop {
-    /// From the words of a row.
-    #[inline(always)]
-    pub fn from_words(words: [u64; 4]) -> Self {
-        transmute!(words)
-    }
-
-    /// As the words of a row.
-    pub fn to_words(self) -> [u64; 4] {
-        transmute!(self)
-    }
-
-    /// How it is reached; a value that no version wrote counts as unusable.
-    #[inline(always)]
-    pub fn egress(&self) -> EgressKind {
-        match self.egress {
-            1 => EgressKind::Redirect,
-            2 => EgressKind::Neighbour,
-            3 => EgressKind::Stack,
-            _ => EgressKind::Unusable,
-        }
-    }
-}
-
-impl FlowKey {
-    /// The key of the flow this datagram belongs to.
-    #[inline(always)]
-    pub fn of(headers: &Headers) -> Self {
-        let Headers { ip, udp, .. } = headers;
-        let (src, dst, protocol) = (ip.src, ip.dst, ip.protocol);
-        Self { src, dst, src_port: udp.src, dst_port: udp.dst, protocol, reserved: [0; 3] }
-    }
-}
-
-impl ArrivalKey {
-    /// The client that sent this datagram.
-    #[inline(always)]
-    pub fn of(headers: &Headers) -> Self {
-        Self { addr: headers.ip.src, port: headers.udp.src, reserved: [0; 2] }
     }
 }
 
@@ -332,6 +374,18 @@ impl Stamp {
 
     /// Time from `earlier` to this.
     pub fn since(self, earlier: Self) -> core::time::Duration {
-        core::time::Duration::from_nanos(u64::from(self.0.wrapping_sub(earlier.0)) << Self::SHIFT)
+        core::time::Duration::from_nanos(u64::from(self.units_since(earlier)) << Self::SHIFT)
+    }
+
+    /// Units from `earlier` to this; none if `earlier` is later, as the stamp of another CPU may be.
+    #[inline(always)]
+    pub fn units_since(self, earlier: Self) -> u32 {
+        let units = self.0.wrapping_sub(earlier.0);
+        if units > u32::MAX / 2 { 0 } else { units }
+    }
+
+    /// A duration in units, at least one; what is too long for the clock is as long as it can tell.
+    pub fn units(duration: core::time::Duration) -> u32 {
+        u32::try_from(duration.as_nanos() >> Self::SHIFT).unwrap_or(u32::MAX).clamp(1, u32::MAX / 2)
     }
 }

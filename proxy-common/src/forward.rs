@@ -1,11 +1,18 @@
 //! What becomes of one frame. [`decide`] looks and says; [`crate::rewrite`] acts.
 
+use zerocopy::network_endian::U16;
+
 use crate::{
     demux::{Class, classify},
-    flow::{EgressKind, FlowFlags, FlowKey, FlowState, NextHop, NextHopFlags, Rewrite, Route},
+    family::{Family, IpHeader as _, V4, V6, prefix_hash},
+    flow::{
+        Direction, EgressKind, Endpoints, FlowFlags, FlowState, Hashing, Head, MissCount, NextHop,
+        NextHopFlags, Ownership, Policing, RouteRecord as _, ServiceFlags, ServiceKey, Stamp,
+    },
+    maps::{MISS_ROWS, PROBES},
     packet::Packet,
     verdict::{Engine, Reason, Verdict},
-    wire::{Eth, Headers, Ipv4, Link, Udp},
+    wire::{Eth, Headers, Link, Udp},
 };
 
 /// What an engine knows of a frame beside its bytes.
@@ -13,6 +20,8 @@ use crate::{
 pub struct Facts {
     /// Who asks.
     pub engine: Engine,
+    /// When.
+    pub now: Stamp,
     /// Length from the Ethernet header on.
     pub length: u32,
     /// Payload length of each datagram in a segmentation-offload frame; 0 if the frame is one datagram.
@@ -25,23 +34,54 @@ pub struct Facts {
     pub linear: bool,
 }
 
-/// The tables a decision reads.
+/// The tables that both families share.
 pub trait Tables {
-    /// The record index and route of a flow direction.
-    fn route(&self, key: &FlowKey) -> Option<(u32, Route)>;
+    /// How records towards the origin are found.
+    fn hashing(&self) -> Option<Hashing>;
+    /// Whose the tables are, and which ports are ours.
+    fn ownership(&self) -> Option<Ownership>;
+    /// How many packets without a flow may come up.
+    fn policing(&self) -> Option<Policing>;
     /// A row of the next-hop table.
     fn next_hop(&self, index: u16) -> Option<NextHop>;
+    /// The flags of a service.
+    fn service(&self, key: &ServiceKey) -> Option<u32>;
+    /// Takes a packet from a budget; `None` if nobody has such a budget.
+    fn spend(&self, budget: Budget, window: u32, limit: u32) -> Option<bool>;
+}
+
+/// Who pays for a packet without a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Budget {
+    /// A source prefix that a session is awaited from.
+    Expected(u64),
+    /// A row that source prefixes share by hash.
+    Source(u32),
+    /// Everyone, on this CPU, for this engine.
+    All(Engine),
+}
+
+/// The tables of one family.
+pub trait Records<F: Family>: Tables {
+    /// A record.
+    fn route(&self, direction: Direction, row: u32) -> Option<F::Route>;
+    /// When a record forwarded last.
+    fn last_seen(&self, direction: Direction, row: u32) -> Option<Stamp>;
+    /// The first row of a block.
+    fn block(&self, key: &F::Block) -> Option<u32>;
+    /// The row towards the origin that has this key.
+    fn find(&self, key: &Endpoints<F::Addr>) -> Option<u32>;
 }
 
 /// How to forward a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Forward {
-    /// New addresses.
-    pub rewrite: Rewrite,
+pub struct Forward<F: Family> {
+    /// New endpoints.
+    pub rewrite: Endpoints<F::Addr>,
     /// How the frame leaves.
     pub egress: Egress,
     /// Which record counts it.
-    pub record: u32,
+    pub record: (Direction, u32),
     /// What it adds to that record.
     pub count: Count,
 }
@@ -86,92 +126,199 @@ pub struct Count {
     pub alert: bool,
 }
 
-/// Decides one frame without touching it. Whatever it is not sure about goes up.
+/// The families of frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// [`V4`].
+    V4,
+    /// [`V6`].
+    V6,
+}
+
+/// The family of a frame.
 #[inline(always)]
-pub fn decide<P: Packet + ?Sized>(frame: &mut P, facts: &Facts, tables: &impl Tables) -> Verdict {
+pub fn kind<P: Packet + ?Sized>(frame: &mut P, facts: &Facts) -> Result<Kind, Reason> {
+    let eth = *frame.get_mut::<Eth>(0).ok_or(Reason::Truncated)?;
+    if facts.vlan || eth.is_vlan() {
+        return Err(Reason::Vlan);
+    }
+    match (eth.is_ipv4(), eth.is_ipv6()) {
+        (true, _) => Ok(Kind::V4),
+        (_, true) => Ok(Kind::V6),
+        (false, false) => Err(Reason::NotIp),
+    }
+}
+
+/// Decides one frame of a family without touching it. Whatever it is not sure about goes up.
+#[inline(always)]
+pub fn decide<F: Family, P: Packet + ?Sized>(
+    frame: &mut P,
+    facts: &Facts,
+    tables: &impl Records<F>,
+) -> Verdict<F> {
     match examine(frame, facts, tables) {
         Ok(forward) => Verdict::Forward(forward),
-        Err(reason @ Reason::Quarantined) => Verdict::Drop(reason),
+        Err(reason @ (Reason::Quarantined | Reason::Unsolicited | Reason::Policed)) => Verdict::Drop(reason),
         Err(reason) => Verdict::Pass(reason),
     }
 }
 
 #[inline(always)]
-fn examine<P: Packet + ?Sized>(
+fn examine<F: Family, P: Packet + ?Sized>(
     frame: &mut P,
     facts: &Facts,
-    tables: &impl Tables,
-) -> Result<Forward, Reason> {
-    let headers = *frame.get_mut::<Headers>(0).ok_or(Reason::Truncated)?;
-    check_link(&headers.eth, facts)?;
-    check_network(&headers.ip)?;
-    check_lengths(&headers, facts)?;
-    let start = payload_start(frame, &headers.udp);
-    let (record, route) = tables.route(&FlowKey::of(&headers)).ok_or_else(|| miss(start))?;
-    check_route(&route, start)?;
-    let hop = tables.next_hop(route.next_hop).ok_or(Reason::NextHopUnusable)?;
+    tables: &impl Records<F>,
+) -> Result<Forward<F>, Reason> {
+    let headers = *frame.get_mut::<Headers<F::Ip>>(0).ok_or(Reason::Truncated)?;
+    headers.ip.check()?;
+    check_udp::<F>(&headers, facts)?;
+    let start = payload_start::<F, P>(frame, &headers.udp);
+    let key = key::<F>(&headers);
+    let found = find(&key, facts, tables)?;
+    let Some((record, route)) = found else { return Err(miss(&key, start, facts, tables)) };
+    let head = route.head();
+    check_state(&head, start)?;
+    let hop = tables.next_hop(head.next_hop).ok_or(Reason::NextHopUnusable)?;
     let egress = choose_egress(&hop, facts)?;
-    check_mtu(&hop, &headers.ip, facts)?;
-    Ok(Forward { rewrite: route.rewrite, egress, record, count: count(&headers.udp, &route, start, facts) })
+    check_mtu::<F>(&hop, &headers.ip, facts)?;
+    let count = count::<F>(&headers.udp, &head, start, facts);
+    Ok(Forward { rewrite: *route.rewrite(), egress, record, count })
+}
+
+/// The key of the flow that a datagram belongs to.
+#[inline(always)]
+pub fn key<F: Family>(headers: &Headers<F::Ip>) -> Endpoints<F::Addr> {
+    let (src, dst) = headers.ip.addresses();
+    Endpoints { src, dst, src_port: headers.udp.src, dst_port: headers.udp.dst }
 }
 
 #[inline(always)]
-fn check_link(eth: &Eth, facts: &Facts) -> Result<(), Reason> {
-    if facts.vlan || eth.is_vlan() {
-        return Err(Reason::Vlan);
+fn check_udp<F: Family>(headers: &Headers<F::Ip>, facts: &Facts) -> Result<(), Reason> {
+    let (ip_len, udp_len) = (headers.ip.datagram_len(), usize::from(headers.udp.len.get()));
+    let fits = udp_len >= Udp::LEN
+        && ip_len == size_of::<F::Ip>() + udp_len
+        && Eth::LEN + ip_len <= facts.length as usize;
+    if !fits {
+        return Err(Reason::LengthMismatch);
     }
-    if eth.is_ipv4() { Ok(()) } else { Err(Reason::NotIpv4) }
-}
-
-#[inline(always)]
-fn check_network(ip: &Ipv4) -> Result<(), Reason> {
-    if !ip.has_plain_header() {
-        return Err(Reason::IpOptions);
+    if !F::CHECKSUM_MAY_BE_MISSING && headers.udp.checksum == U16::ZERO {
+        return Err(Reason::ChecksumMissing);
     }
-    if !ip.is_udp() {
-        return Err(Reason::NotUdp);
-    }
-    if ip.is_fragment() {
-        return Err(Reason::Fragment);
-    }
-    if ip.ttl <= 1 { Err(Reason::TtlExpired) } else { Ok(()) }
-}
-
-#[inline(always)]
-fn check_lengths(headers: &Headers, facts: &Facts) -> Result<(), Reason> {
-    let ip_len = usize::from(headers.ip.total_len.get());
-    let udp_len = usize::from(headers.udp.len.get());
-    let fits =
-        udp_len >= Udp::LEN && ip_len == Ipv4::LEN + udp_len && Eth::LEN + ip_len <= facts.length as usize;
-    if fits { Ok(()) } else { Err(Reason::LengthMismatch) }
+    Ok(())
 }
 
 /// The bytes that tell the payload's class. They are classified where the answer is needed: a class computed up front
 /// makes the verifier walk everything behind it once per class.
 #[inline(always)]
-fn payload_start<P: Packet + ?Sized>(frame: &mut P, udp: &Udp) -> [u8; 2] {
+fn payload_start<F: Family, P: Packet + ?Sized>(frame: &mut P, udp: &Udp) -> [u8; 2] {
     // A short frame is padded to 60 bytes: what follows its payload is not part of it.
     if usize::from(udp.len.get()) < Udp::LEN + 2 {
         return UNCLASSED;
     }
-    frame.get_mut(Headers::LEN).copied().unwrap_or(UNCLASSED)
+    frame.get_mut(Headers::<F::Ip>::LEN).copied().unwrap_or(UNCLASSED)
 }
 
 /// Bytes of no class.
 const UNCLASSED: [u8; 2] = [0xff; 2];
 
+type Found<F> = Option<((Direction, u32), <F as Family>::Route)>;
+
+/// The record of a datagram. Our source ports and the ports of services never meet, so the port tells the direction.
 #[inline(always)]
-fn miss(start: [u8; 2]) -> Reason {
-    if classify(start) == Class::StunRequest { Reason::StunWithoutFlow } else { Reason::NoFlow }
+fn find<F: Family>(
+    key: &Endpoints<F::Addr>,
+    facts: &Facts,
+    tables: &impl Records<F>,
+) -> Result<Found<F>, Reason> {
+    let ownership = tables.ownership().ok_or(Reason::Orphaned)?;
+    if ownership.is_orphaned(facts.now) {
+        return Err(Reason::Orphaned);
+    }
+    let record = if ownership.is_source_port(key.dst_port) {
+        let base = tables.block(&F::block(key));
+        base.map(|base| (Direction::ToClient, base.wrapping_add(key.row_in_block())))
+    } else {
+        tables.find(key).map(|row| (Direction::ToOrigin, row))
+    };
+    let Some((direction, row)) = record else { return Ok(None) };
+    let Some(route) = tables.route(direction, row) else { return Ok(None) };
+    // A row may have changed hands since it was found.
+    if *route.key() != *key {
+        return Ok(None);
+    }
+    let head = route.head();
+    let last_seen = tables.last_seen(direction, row).unwrap_or(facts.now);
+    if head.state() == FlowState::Forward && head.is_expired(last_seen, facts.now) {
+        return Err(Reason::Expired);
+    }
+    let used = !matches!(head.state(), FlowState::Free | FlowState::Tombstone);
+    Ok(used.then_some(((direction, row), route)))
+}
+
+/// The row towards the origin that `is_wanted`: linear probing, until a row that was never used.
+#[inline(always)]
+pub fn probe(
+    hash: u32,
+    mask: u32,
+    head: impl Fn(u32) -> Option<Head>,
+    is_wanted: impl Fn(u32) -> bool,
+) -> Option<u32> {
+    for step in 0..PROBES {
+        let row = hash.wrapping_add(step) & mask;
+        match head(row)?.state() {
+            FlowState::Free => return None,
+            FlowState::Tombstone => {}
+            FlowState::Forward | FlowState::User | FlowState::Drop => {
+                if is_wanted(row) {
+                    return Some(row);
+                }
+            }
+        }
+    }
+    None
+}
+
+/// What becomes of a packet without a flow.
+#[inline(always)]
+fn miss<F: Family>(
+    key: &Endpoints<F::Addr>,
+    start: [u8; 2],
+    facts: &Facts,
+    tables: &impl Records<F>,
+) -> Reason {
+    let is_request = classify(start) == Class::StunRequest;
+    let reason = if is_request { Reason::StunWithoutFlow } else { Reason::NoFlow };
+    let from_origin = tables.ownership().is_some_and(|ownership| ownership.is_source_port(key.dst_port));
+    let port = if from_origin { U16::ZERO } else { key.dst_port };
+    // Packets to other services of this host are not ours to police.
+    let Some(flags) = tables.service(&ServiceKey::of(key.dst, port)) else { return reason };
+    if !is_request && flags & ServiceFlags::STRICT != 0 {
+        return Reason::Unsolicited;
+    }
+    if may_come_up::<F>(key, facts, tables) { reason } else { Reason::Policed }
 }
 
 #[inline(always)]
-fn check_route(route: &Route, start: [u8; 2]) -> Result<(), Reason> {
-    match route.state() {
-        FlowState::Free => Err(Reason::StaleFlow),
+fn may_come_up<F: Family>(key: &Endpoints<F::Addr>, facts: &Facts, tables: &impl Records<F>) -> bool {
+    use crate::family::Address as _;
+    let (Some(limits), Some(hashing)) = (tables.policing(), tables.hashing()) else { return true };
+    let (window, prefix) = (MissCount::window(facts.now), key.src.prefix());
+    let Policing { per_source, per_expected, in_all, .. } = limits;
+    if let Some(may) = tables.spend(Budget::Expected(prefix), window, per_expected) {
+        return may;
+    }
+    let row = facts.engine as u32 * MISS_ROWS + (prefix_hash(prefix, hashing.seed) as u32) % MISS_ROWS;
+    tables.spend(Budget::Source(row), window, per_source).unwrap_or(true)
+        && tables.spend(Budget::All(facts.engine), window, in_all).unwrap_or(true)
+}
+
+#[inline(always)]
+fn check_state(head: &Head, start: [u8; 2]) -> Result<(), Reason> {
+    match head.state() {
+        FlowState::Free | FlowState::Tombstone => Err(Reason::NoFlow),
         FlowState::User => Err(Reason::UserState),
         FlowState::Drop => Err(Reason::Quarantined),
-        FlowState::Forward if route.has(FlowFlags::ESCALATE_CHECK) && route.is_check(start) => {
+        FlowState::Forward if head.has(FlowFlags::ESCALATE_CHECK) && head.is_check(start) => {
             Err(Reason::EscalatedCheck)
         }
         FlowState::Forward => Ok(()),
@@ -198,21 +345,26 @@ fn choose_egress(hop: &NextHop, facts: &Facts) -> Result<Egress, Reason> {
 }
 
 #[inline(always)]
-fn check_mtu(hop: &NextHop, ip: &Ipv4, facts: &Facts) -> Result<(), Reason> {
+fn check_mtu<F: Family>(hop: &NextHop, ip: &F::Ip, facts: &Facts) -> Result<(), Reason> {
     let longest = match facts.segment {
-        0 => u32::from(ip.total_len.get()),
-        payload => Headers::L3_LEN as u32 + payload,
+        0 => ip.datagram_len() as u32,
+        payload => Headers::<F::Ip>::L3_LEN as u32 + payload,
     };
     if longest <= u32::from(hop.mtu) { Ok(()) } else { Err(Reason::Oversize) }
 }
 
 #[inline(always)]
-fn count(udp: &Udp, route: &Route, start: [u8; 2], facts: &Facts) -> Count {
+fn count<F: Family>(udp: &Udp, head: &Head, start: [u8; 2], facts: &Facts) -> Count {
     let payload = u32::from(udp.len.get()) - Udp::LEN as u32;
     Count {
         packets: facts.datagrams,
-        bytes: payload.wrapping_add(facts.datagrams.wrapping_mul(Headers::L3_LEN as u32)),
-        check: route.is_check(start),
+        bytes: payload.wrapping_add(facts.datagrams.wrapping_mul(Headers::<F::Ip>::L3_LEN as u32)),
+        check: head.is_check(start),
         alert: classify(start) == Class::DtlsAlert,
     }
 }
+
+/// Tables that serve frames of both families.
+pub trait AllTables: Records<V4> + Records<V6> {}
+
+impl<T: Records<V4> + Records<V6>> AllTables for T {}

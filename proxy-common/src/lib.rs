@@ -8,6 +8,7 @@
 
 pub mod checksum;
 pub mod demux;
+pub mod family;
 pub mod flow;
 pub mod forward;
 pub mod maps;

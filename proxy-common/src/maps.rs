@@ -1,49 +1,118 @@
 //! Names, sizes and the layout of the kernel tables.
 
+use zerocopy::network_endian::U32;
+
 use crate::{
-    flow::{Arrival, ArrivalKey, Counters, Flow, FlowKey, NextHop, Rewrite, Route},
+    flow::{
+        Arrival, ArrivalKey, BlockV4, BlockV6, Counters, Endpoints, FlowV4, FlowV6, Hashing, Head, MissCount,
+        NextHop, Ownership, Policing, RouteV4, RouteV6, ServiceKey, Settings,
+    },
     verdict::{Engine, Reason},
+    wire::Addr6,
 };
 
 /// Version of everything below. Pinned tables of another version are not touched.
-pub const ABI_VERSION: u32 = 0;
+pub const ABI_VERSION: u32 = 1;
 
-/// [`FlowKey`] to record index.
-pub const FLOW_INDEX: &str = "FLOW_INDEX";
-/// [`Flow`] records.
-pub const FLOWS: &str = "FLOWS";
+/// [`FlowV4`] records towards the origin, by hash.
+pub const TO_ORIGIN_V4: &str = "TO_ORIGIN_V4";
+/// [`FlowV6`] records towards the origin, by hash.
+pub const TO_ORIGIN_V6: &str = "TO_ORIGIN_V6";
+/// [`FlowV4`] records towards the client, by block and port.
+pub const TO_CLIENT_V4: &str = "TO_CLIENT_V4";
+/// [`FlowV6`] records towards the client, by block and port.
+pub const TO_CLIENT_V6: &str = "TO_CLIENT_V6";
+/// [`BlockV4`] to the first of its rows in [`TO_CLIENT_V4`].
+pub const BLOCKS_V4: &str = "BLOCKS_V4";
+/// [`BlockV6`] to the first of its rows in [`TO_CLIENT_V6`].
+pub const BLOCKS_V6: &str = "BLOCKS_V6";
 /// [`NextHop`] rows.
 pub const NEXT_HOPS: &str = "NEXT_HOPS";
+/// One row of [`Settings`].
+pub const SETTINGS: &str = "SETTINGS";
+/// [`ServiceKey`] to [`crate::flow::ServiceFlags`].
+pub const SERVICES: &str = "SERVICES";
+/// Source prefixes that sessions are awaited from, or have, to [`MissCount`].
+pub const EXPECTED: &str = "EXPECTED";
+/// [`MissCount`] by hash of the source prefix.
+pub const MISSES: &str = "MISSES";
+/// [`MissCount`] of all sources, by engine; per CPU.
+pub const MISSES_IN_ALL: &str = "MISSES_IN_ALL";
 /// Frames by [`Reason::slot`].
 pub const REASONS: &str = "REASONS";
 /// [`ArrivalKey`] to [`Arrival`].
 pub const ARRIVALS: &str = "ARRIVALS";
 /// Every table.
-pub const ALL: [&str; 5] = [FLOW_INDEX, FLOWS, NEXT_HOPS, REASONS, ARRIVALS];
+pub const ALL: [&str; 14] = [
+    TO_ORIGIN_V4,
+    TO_ORIGIN_V6,
+    TO_CLIENT_V4,
+    TO_CLIENT_V6,
+    BLOCKS_V4,
+    BLOCKS_V6,
+    NEXT_HOPS,
+    SETTINGS,
+    SERVICES,
+    EXPECTED,
+    MISSES,
+    MISSES_IN_ALL,
+    REASONS,
+    ARRIVALS,
+];
 
 /// The XDP program.
 pub const FORWARD_XDP: &str = "forward_xdp";
 /// The TC program.
 pub const FORWARD_TC: &str = "forward_tc";
 
-/// Records of a flow: one per direction.
-pub const RECORDS_PER_FLOW: u32 = 2;
-/// Records unless the loader asks for another number.
-pub const DEFAULT_RECORDS: u32 = RECORDS_PER_FLOW * 65536;
+/// Rows that a look-up towards the origin looks at before it gives up.
+pub const PROBES: u32 = 16;
+/// Rows of a block: the ports that share their high byte.
+pub const BLOCK_ROWS: u32 = 256;
+/// Flows of a family unless the loader asks for another number.
+pub const DEFAULT_FLOWS: u32 = 65536;
 /// Rows of the next-hop table.
 pub const NEXT_HOP_ROWS: u32 = 4096;
 /// Remembered arrivals.
 pub const ARRIVAL_ROWS: u32 = 4096;
+/// Known services.
+pub const SERVICE_ROWS: u32 = 1024;
+/// Source prefixes that sessions are awaited from.
+pub const EXPECTED_ROWS: u32 = 65536;
+/// Rows in which the other source prefixes are counted, of one engine.
+pub const MISS_ROWS: u32 = 4096;
 /// Rows of the table of reasons.
 pub const REASON_SLOTS: u32 = (Engine::ALL.len() * Reason::ALL.len()) as u32;
 
+/// Rows of a table towards the origin for so many flows: at most half are in use.
+pub const fn to_origin_rows(flows: u32) -> u32 {
+    let wanted = if flows < PROBES { PROBES } else { flows };
+    wanted.saturating_mul(2).next_power_of_two()
+}
+
+/// Rows of a table towards the client for so many flows: blocks are not always full.
+pub const fn to_client_rows(flows: u32) -> u32 {
+    flows.saturating_mul(2).next_multiple_of(BLOCK_ROWS) + 16 * BLOCK_ROWS
+}
+
 /// Names and places of all fields of all map types; it changes only together with [`ABI_VERSION`].
-pub const LAYOUT_FINGERPRINT: u64 = FlowKey::LAYOUT
-    .and(Rewrite::LAYOUT)
-    .and(Route::LAYOUT)
+pub const LAYOUT_FINGERPRINT: u64 = Endpoints::<U32>::LAYOUT
+    .and(Endpoints::<Addr6>::LAYOUT)
+    .and(BlockV4::LAYOUT)
+    .and(BlockV6::LAYOUT)
+    .and(Head::LAYOUT)
+    .and(RouteV4::LAYOUT)
+    .and(RouteV6::LAYOUT)
     .and(Counters::LAYOUT)
-    .and(Flow::LAYOUT)
+    .and(FlowV4::LAYOUT)
+    .and(FlowV6::LAYOUT)
     .and(NextHop::LAYOUT)
+    .and(Hashing::LAYOUT)
+    .and(Ownership::LAYOUT)
+    .and(Policing::LAYOUT)
+    .and(Settings::LAYOUT)
+    .and(ServiceKey::LAYOUT)
+    .and(MissCount::LAYOUT)
     .and(ArrivalKey::LAYOUT)
     .and(Arrival::LAYOUT)
     .0;
@@ -98,7 +167,7 @@ mod tests {
         let layout = (ABI_VERSION, LAYOUT_FINGERPRINT);
         assert_eq!(
             layout,
-            (0, 0x6073_3443_7751_5efa),
+            (1, 0x049c_30dd_5c55_82d7),
             "bump ABI_VERSION, then write the new fingerprint here"
         );
     }

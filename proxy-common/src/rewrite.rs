@@ -5,11 +5,12 @@ use zerocopy::network_endian::U16;
 
 use crate::{
     checksum::{self, Delta},
-    flow::{Counters, Rewrite, Stamp},
+    family::{Address as _, Family, IpHeader},
+    flow::{Counters, Stamp},
     forward::{Count, Egress, Forward},
     packet::Packet,
     verdict::Reason,
-    wire::{Headers, Ipv4, Udp},
+    wire::{Headers, Udp},
 };
 
 /// A frame whose checksums we write ourselves; TC frames have the kernel's helpers instead, which know what the device
@@ -27,14 +28,17 @@ impl DirectFrame for [u8] {
 
 /// Rewrites a frame, or says why not and leaves it as it was.
 #[inline(always)]
-pub fn rewrite_direct<F: DirectFrame + ?Sized>(frame: &mut F, forward: &Forward) -> Result<(), Reason> {
-    let headers = frame.get_mut::<Headers>(0).ok_or(Reason::Truncated)?;
+pub fn rewrite_direct<F: Family, D: DirectFrame + ?Sized>(
+    frame: &mut D,
+    forward: &Forward<F>,
+) -> Result<(), Reason> {
+    let headers = frame.get_mut::<Headers<F::Ip>>(0).ok_or(Reason::Truncated)?;
     if headers.udp.checksum != U16::ZERO && checksum::is_partial(headers) {
-        finish_checksum(frame)?;
+        finish_checksum::<F, D>(frame)?;
     }
-    let headers = frame.get_mut::<Headers>(0).ok_or(Reason::Truncated)?;
+    let headers = frame.get_mut::<Headers<F::Ip>>(0).ok_or(Reason::Truncated)?;
     let changes = Changes::between(headers, forward);
-    headers.ip.checksum = changes.network().update(headers.ip.checksum);
+    headers.ip.update_checksum(changes.network());
     if headers.udp.checksum != U16::ZERO {
         headers.udp.checksum = checksum::non_zero(changes.transport().update(headers.udp.checksum));
     }
@@ -45,10 +49,10 @@ pub fn rewrite_direct<F: DirectFrame + ?Sized>(frame: &mut F, forward: &Forward)
 /// Replaces the pseudo-header sum that stands in for the checksum: summed with the rest, it contributes what the
 /// pseudo-header would.
 #[inline(always)]
-fn finish_checksum<F: DirectFrame + ?Sized>(frame: &mut F) -> Result<(), Reason> {
-    let length = frame.get_mut::<Headers>(0).ok_or(Reason::Truncated)?.udp.len.get();
-    let sum = frame.sum(Headers::UDP, usize::from(length)).ok_or(Reason::ChecksumTooLong)?;
-    let headers = frame.get_mut::<Headers>(0).ok_or(Reason::Truncated)?;
+fn finish_checksum<F: Family, D: DirectFrame + ?Sized>(frame: &mut D) -> Result<(), Reason> {
+    let length = frame.get_mut::<Headers<F::Ip>>(0).ok_or(Reason::Truncated)?.udp.len.get();
+    let sum = frame.sum(Headers::<F::Ip>::UDP, usize::from(length)).ok_or(Reason::ChecksumTooLong)?;
+    let headers = frame.get_mut::<Headers<F::Ip>>(0).ok_or(Reason::Truncated)?;
     headers.udp.checksum = checksum::non_zero(checksum::complement(sum));
     Ok(())
 }
@@ -56,31 +60,31 @@ fn finish_checksum<F: DirectFrame + ?Sized>(frame: &mut F) -> Result<(), Reason>
 /// How the sums over the headers change.
 #[derive(Clone, Copy, Debug)]
 pub struct Changes {
-    /// Addresses: in the IPv4 header and in UDP's pseudo-header.
+    /// Addresses: in the network header, if that has a checksum, and in UDP's pseudo-header.
     pub addresses: Delta,
     /// Ports: in the UDP header alone.
     pub ports: Delta,
-    /// TTL: in the IPv4 header alone.
-    pub ttl: Delta,
+    /// Hops left: in the network header alone.
+    pub hops: Delta,
 }
 
 impl Changes {
     /// What `forward` changes in `headers`.
     #[inline(always)]
-    pub fn between(headers: &Headers, forward: &Forward) -> Self {
+    pub fn between<F: Family>(headers: &Headers<F::Ip>, forward: &Forward<F>) -> Self {
         let Headers { ip, udp, .. } = headers;
-        let to = &forward.rewrite;
+        let ((src, dst), to) = (ip.addresses(), &forward.rewrite);
         Self {
-            addresses: Delta::default().long(ip.src, to.src).long(ip.dst, to.dst),
+            addresses: dst.replaced_by(to.dst, src.replaced_by(to.src, Delta::default())),
             ports: Delta::default().word(udp.src, to.src_port).word(udp.dst, to.dst_port),
-            ttl: Delta::default().word(ip.ttl_word(), ttl_after(ip, &forward.egress).ttl_word()),
+            hops: ip.hops_delta(hops_after(ip, &forward.egress)),
         }
     }
 
-    /// The change of the IPv4 header.
+    /// The change of the network header.
     #[inline(always)]
     pub fn network(&self) -> Delta {
-        self.addresses.and(self.ttl)
+        self.addresses.and(self.hops)
     }
 
     /// The change of the UDP header and its pseudo-header.
@@ -92,11 +96,12 @@ impl Changes {
 
 /// Writes every new field but the checksums.
 #[inline(always)]
-pub fn write_fields(headers: &mut Headers, forward: &Forward) {
+pub fn write_fields<F: Family>(headers: &mut Headers<F::Ip>, forward: &Forward<F>) {
     let Headers { eth, ip, udp } = headers;
-    let Rewrite { src, dst, src_port, dst_port } = forward.rewrite;
-    *ip = Ipv4 { src, dst, ..ttl_after(ip, &forward.egress) };
-    *udp = Udp { src: src_port, dst: dst_port, ..*udp };
+    let to = &forward.rewrite;
+    ip.set_hops(hops_after(ip, &forward.egress));
+    ip.set_addresses(to.src, to.dst);
+    *udp = Udp { src: to.src_port, dst: to.dst_port, ..*udp };
     if let Egress::Redirect { link, .. } = forward.egress {
         eth.dst = link.dst;
         eth.src = link.src;
@@ -104,8 +109,8 @@ pub fn write_fields(headers: &mut Headers, forward: &Forward) {
 }
 
 #[inline(always)]
-fn ttl_after(ip: &Ipv4, egress: &Egress) -> Ipv4 {
-    Ipv4 { ttl: ip.ttl.wrapping_sub(u8::from(egress.is_hop())), ..*ip }
+fn hops_after(ip: &impl IpHeader, egress: &Egress) -> u8 {
+    ip.hops().wrapping_sub(u8::from(egress.is_hop()))
 }
 
 impl Counters {
@@ -123,96 +128,4 @@ impl Counters {
 }
 
 #[cfg(test)]
-mod tests {
-    extern crate std;
-
-    use std::vec::Vec;
-
-    use etherparse::{NetHeaders, PacketBuilder, PacketHeaders, TransportHeader};
-    use proptest::prelude::*;
-    use zerocopy::{IntoBytes as _, network_endian::U32};
-
-    use super::*;
-    use crate::wire::Link;
-
-    fn frame(from: &Rewrite, payload: &[u8]) -> Vec<u8> {
-        let mut frame = Vec::new();
-        PacketBuilder::ethernet2([1; 6], [2; 6])
-            .ipv4(from.src.to_bytes(), from.dst.to_bytes(), 64)
-            .udp(from.src_port.get(), from.dst_port.get())
-            .write(&mut frame, payload)
-            .unwrap();
-        frame
-    }
-
-    fn assert_checksums(frame: &[u8]) {
-        let packet = PacketHeaders::from_ethernet_slice(frame).unwrap();
-        let (Some(NetHeaders::Ipv4(ip, _)), Some(TransportHeader::Udp(udp))) = (packet.net, packet.transport)
-        else {
-            panic!("not a UDP datagram");
-        };
-        assert_eq!(ip.header_checksum, ip.calc_header_checksum());
-        assert_eq!(udp.checksum, udp.calc_checksum_ipv4(&ip, packet.payload.slice()).unwrap());
-    }
-
-    fn forward(rewrite: Rewrite, egress: Egress) -> Forward {
-        let count = Count { packets: 1, bytes: 0, check: false, alert: false };
-        Forward { rewrite, egress, record: 0, count }
-    }
-
-    fn redirect() -> Egress {
-        Egress::Redirect { ifindex: 1, link: Link { dst: [3; 6], src: [4; 6] } }
-    }
-
-    fn addresses() -> impl Strategy<Value = Rewrite> {
-        any::<(u32, u32, u16, u16)>().prop_map(|(src, dst, src_port, dst_port)| Rewrite {
-            src: U32::new(src),
-            dst: U32::new(dst),
-            src_port: U16::new(src_port),
-            dst_port: U16::new(dst_port),
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn a_rewritten_frame_has_the_checksums_that_etherparse_computes(
-            from in addresses(), to in addresses(), payload in proptest::collection::vec(any::<u8>(), 0..1500),
-        ) {
-            let mut frame = frame(&from, &payload);
-            rewrite_direct(frame.as_mut_slice(), &forward(to, redirect())).unwrap();
-            assert_checksums(&frame);
-        }
-
-        #[test]
-        fn an_unfinished_checksum_is_finished(
-            from in addresses(), to in addresses(), payload in proptest::collection::vec(any::<u8>(), 0..1500),
-        ) {
-            let mut frame = frame(&from, &payload);
-            let headers = Packet::get_mut::<Headers>(frame.as_mut_slice(), 0).unwrap();
-            let pseudo = [from.src.as_bytes(), from.dst.as_bytes(), &[0, 17], headers.udp.len.as_bytes()].concat();
-            headers.udp.checksum = U16::from_bytes((!checksum::complement(checksum::sum(&pseudo)).get()).to_be_bytes());
-            rewrite_direct(frame.as_mut_slice(), &forward(to, redirect())).unwrap();
-            assert_checksums(&frame);
-        }
-
-        #[test]
-        fn a_rewrite_up_the_stack_and_back_restores_the_frame(
-            from in addresses(), to in addresses(), payload in proptest::collection::vec(any::<u8>(), 0..100),
-        ) {
-            let original = frame(&from, &payload);
-            let mut frame = original.clone();
-            rewrite_direct(frame.as_mut_slice(), &forward(to, Egress::Stack)).unwrap();
-            rewrite_direct(frame.as_mut_slice(), &forward(from, Egress::Stack)).unwrap();
-            prop_assert_eq!(frame, original);
-        }
-    }
-
-    #[test]
-    fn a_stamp_is_the_time_of_the_last_frame() {
-        let mut counters = Counters::from_words([0; 4]);
-        let count = Count { packets: 3, bytes: 90, check: true, alert: false };
-        counters.add(&count, Stamp(7));
-        counters.add(&count, Stamp(9));
-        assert_eq!((counters.packets, counters.bytes, counters.checks, counters.last_seen), (6, 180, 2, 9));
-    }
-}
+mod tests;

@@ -1,13 +1,13 @@
 //! What happens to a frame, and why: the one list of reasons that the kernel counts, metrics name and tests expect.
 
-use crate::forward::Forward;
+use crate::{family::Family, forward::Forward};
 
 /// What to do with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub enum Verdict {
+pub enum Verdict<F: Family> {
     /// Rewrite it and send it on its way.
-    Forward(Forward),
+    Forward(Forward<F>),
     /// Leave it as it is to whoever comes next: the TC program, the stack, our sockets.
     Pass(Reason),
     /// Discard it.
@@ -64,7 +64,7 @@ reasons! {
     /// Carries a VLAN tag: the VLAN's own device forwards it.
     Vlan = "vlan",
     /// Another network protocol.
-    NotIpv4 = "not_ipv4",
+    NotIp = "not_ip",
     /// IPv4 options: the ports are not where we look.
     IpOptions = "ip_options",
     /// Another transport protocol.
@@ -75,12 +75,20 @@ reasons! {
     TtlExpired = "ttl_expired",
     /// The lengths of frame, IP and UDP do not fit together.
     LengthMismatch = "length_mismatch",
+    /// The owner of the tables has been gone for too long.
+    Orphaned = "orphaned",
+    /// UDP over IPv6 without a checksum.
+    ChecksumMissing = "checksum_missing",
     /// No flow has this key.
     NoFlow = "no_flow",
     /// No flow has this key, and it is a STUN request: a session or a tuple of it begins.
     StunWithoutFlow = "stun_without_flow",
-    /// The key leads to a record that is not in use: it is being removed.
-    StaleFlow = "stale_flow",
+    /// No flow has this key, the packet cannot begin a session, and every relayed tuple has a record: dropped.
+    Unsolicited = "unsolicited",
+    /// No flow has this key, and its source or all sources together have sent more such packets than may come up: dropped.
+    Policed = "policed",
+    /// The key's record is that of a session which was silent for too long.
+    Expired = "expired",
     /// Userspace relays this flow.
     UserState = "user_state",
     /// The flow's session is gone; its last packets are not for the next one.

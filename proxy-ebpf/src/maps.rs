@@ -7,21 +7,57 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray},
 };
 use proxy_common::{
-    flow::{Arrival, ArrivalKey, Flow, FlowKey, NextHop, Route, Stamp},
-    forward::{Count, Tables},
-    maps::{ARRIVAL_ROWS, DEFAULT_RECORDS, NEXT_HOP_ROWS, REASON_SLOTS},
+    family::{Family, V4, V6},
+    flow::{
+        Arrival, ArrivalKey, BlockV4, BlockV6, Counters, Direction, Endpoints, FlowV4, FlowV6, Hashing, Head,
+        MissCount, NextHop, Ownership, Policing, RouteRecord, RouteV4, RouteV6, ServiceKey, Settings, Stamp,
+    },
+    forward::{Budget, Count, Records, Tables, probe},
+    maps::{
+        ARRIVAL_ROWS, BLOCK_ROWS, DEFAULT_FLOWS, EXPECTED_ROWS, MISS_ROWS, NEXT_HOP_ROWS, REASON_SLOTS,
+        SERVICE_ROWS, to_client_rows, to_origin_rows,
+    },
     verdict::{Engine, Reason},
-    wire::Headers,
+    wire::Addr6,
 };
 
 #[map]
-static FLOW_INDEX: HashMap<FlowKey, u32> = HashMap::with_max_entries(DEFAULT_RECORDS, 0);
+static TO_ORIGIN_V4: Array<FlowV4> = Array::with_max_entries(to_origin_rows(DEFAULT_FLOWS), BPF_F_MMAPABLE);
 
 #[map]
-static FLOWS: Array<Flow> = Array::with_max_entries(DEFAULT_RECORDS, BPF_F_MMAPABLE);
+static TO_ORIGIN_V6: Array<FlowV6> = Array::with_max_entries(to_origin_rows(DEFAULT_FLOWS), BPF_F_MMAPABLE);
+
+#[map]
+static TO_CLIENT_V4: Array<FlowV4> = Array::with_max_entries(to_client_rows(DEFAULT_FLOWS), BPF_F_MMAPABLE);
+
+#[map]
+static TO_CLIENT_V6: Array<FlowV6> = Array::with_max_entries(to_client_rows(DEFAULT_FLOWS), BPF_F_MMAPABLE);
+
+#[map]
+static BLOCKS_V4: HashMap<BlockV4, u32> =
+    HashMap::with_max_entries(to_client_rows(DEFAULT_FLOWS) / BLOCK_ROWS, 0);
+
+#[map]
+static BLOCKS_V6: HashMap<BlockV6, u32> =
+    HashMap::with_max_entries(to_client_rows(DEFAULT_FLOWS) / BLOCK_ROWS, 0);
 
 #[map]
 static NEXT_HOPS: Array<NextHop> = Array::with_max_entries(NEXT_HOP_ROWS, BPF_F_MMAPABLE);
+
+#[map]
+static SETTINGS: Array<Settings> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+#[map]
+static SERVICES: HashMap<ServiceKey, u32> = HashMap::with_max_entries(SERVICE_ROWS, 0);
+
+#[map]
+static EXPECTED: HashMap<u64, MissCount> = HashMap::with_max_entries(EXPECTED_ROWS, 0);
+
+#[map]
+static MISSES: Array<MissCount> = Array::with_max_entries(MISS_ROWS * Engine::ALL.len() as u32, 0);
+
+#[map]
+static MISSES_IN_ALL: PerCpuArray<MissCount> = PerCpuArray::with_max_entries(Engine::ALL.len() as u32, 0);
 
 #[map]
 static REASONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(REASON_SLOTS, 0);
@@ -32,15 +68,30 @@ static ARRIVALS: LruHashMap<ArrivalKey, Arrival> = LruHashMap::with_max_entries(
 /// The tables as a decision sees them.
 pub(crate) struct KernelTables;
 
+impl KernelTables {
+    /// Two words of the settings.
+    #[inline(always)]
+    fn settings(&self, first: usize) -> Option<[u64; 2]> {
+        let words = SETTINGS.get_ptr(0)?.cast::<[u64; 2]>();
+        // SAFETY: the row is eight aligned words, and `first` is one of its even ones; userspace stores whole words.
+        Some(unsafe { words.byte_add(first).read_volatile() })
+    }
+}
+
 impl Tables for KernelTables {
     #[inline(always)]
-    fn route(&self, key: &FlowKey) -> Option<(u32, Route)> {
-        // SAFETY: preallocated entries are never unmapped while a program runs, and a value is one aligned word.
-        let record = *unsafe { FLOW_INDEX.get(key) }?;
-        let words = FLOWS.get_ptr(record)?.cast::<[u64; 2]>();
-        // SAFETY: a record starts with its 16-byte route and is 8-byte aligned; userspace stores whole words.
-        let words = unsafe { words.read_volatile() };
-        Some((record, Route::from_words(words)))
+    fn hashing(&self) -> Option<Hashing> {
+        self.settings(core::mem::offset_of!(Settings, hashing)).map(Hashing::from_words)
+    }
+
+    #[inline(always)]
+    fn ownership(&self) -> Option<Ownership> {
+        self.settings(core::mem::offset_of!(Settings, ownership)).map(Ownership::from_words)
+    }
+
+    #[inline(always)]
+    fn policing(&self) -> Option<Policing> {
+        self.settings(core::mem::offset_of!(Settings, policing)).map(Policing::from_words)
     }
 
     #[inline(always)]
@@ -50,16 +101,125 @@ impl Tables for KernelTables {
         let words = unsafe { words.read_volatile() };
         Some(NextHop::from_words(words))
     }
+
+    #[inline(always)]
+    fn service(&self, key: &ServiceKey) -> Option<u32> {
+        // SAFETY: preallocated entries are never unmapped while a program runs, and a value is one aligned word.
+        unsafe { SERVICES.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn spend(&self, budget: Budget, window: u32, limit: u32) -> Option<bool> {
+        let count = match budget {
+            Budget::Expected(prefix) => EXPECTED.get_ptr_mut(&prefix)?,
+            Budget::Source(row) => MISSES.get_ptr_mut(row)?,
+            Budget::All(engine) => MISSES_IN_ALL.get_ptr_mut(engine as u32)?,
+        };
+        // SAFETY: entries are never unmapped while a program runs. CPUs may count over each other: a budget is then a little
+        // larger than it says.
+        Some(unsafe { (*count).spend(window, limit) })
+    }
+}
+
+/// A family's own tables.
+pub(crate) trait Maps: Family {
+    /// A record's words.
+    fn record(direction: Direction, row: u32) -> Option<*mut Self::Route>;
+    /// The first row of a block.
+    fn first_row(key: &Self::Block) -> Option<u32>;
+    /// The row that has this key, looked for out of line: what the verifier walks behind it does not depend on how long
+    /// the search was.
+    fn find(key: &Endpoints<Self::Addr>) -> Option<u32>;
+}
+
+macro_rules! maps {
+    ($family:ident, $route:ident, $to_origin:ident, $to_client:ident, $blocks:ident, $search:ident, $mask:ident) => {
+        impl Maps for $family {
+            #[inline(always)]
+            fn record(direction: Direction, row: u32) -> Option<*mut $route> {
+                let record = match direction {
+                    Direction::ToOrigin => $to_origin.get_ptr_mut(row)?,
+                    Direction::ToClient => $to_client.get_ptr_mut(row)?,
+                };
+                Some(record.cast())
+            }
+
+            #[inline(always)]
+            fn first_row(key: &Self::Block) -> Option<u32> {
+                // SAFETY: preallocated entries are never unmapped while a program runs, and a value is one aligned word.
+                unsafe { $blocks.get(key) }.copied()
+            }
+
+            #[inline(always)]
+            fn find(key: &Endpoints<Self::Addr>) -> Option<u32> {
+                u32::try_from($search(key)).ok()
+            }
+        }
+
+        #[inline(never)]
+        fn $search(key: &Endpoints<<$family as Family>::Addr>) -> i64 {
+            let Some(Hashing { seed, $mask: mask, .. }) = KernelTables.hashing() else { return -1 };
+            // The hash names a row by its low half.
+            let hash = key.hash(seed) as u32;
+            let wanted = key.to_words();
+            let record = |row| $to_origin.get_ptr(row);
+            // SAFETY: a record starts with its head, one aligned word, which userspace stores whole.
+            let head = |row| Some(Head::from_word(unsafe { record(row)?.cast::<u64>().read_volatile() }));
+            let is_wanted = |row| {
+                let Some(words) = record(row) else { return false };
+                // SAFETY: in a record the key follows the head, in aligned half words.
+                let word = |n: usize| unsafe { words.cast::<u32>().add(2 + n).read_volatile() };
+                (0..wanted.len()).all(|n| word(n) == wanted[n])
+            };
+            probe(hash, mask, head, is_wanted).map_or(-1, i64::from)
+        }
+    };
+}
+
+maps!(V4, RouteV4, TO_ORIGIN_V4, TO_CLIENT_V4, BLOCKS_V4, search_v4, mask_v4);
+maps!(V6, RouteV6, TO_ORIGIN_V6, TO_CLIENT_V6, BLOCKS_V6, search_v6, mask_v6);
+
+impl<F: Maps> Records<F> for KernelTables {
+    #[inline(always)]
+    fn route(&self, direction: Direction, row: u32) -> Option<F::Route> {
+        let words = F::record(direction, row)?.cast::<<F::Route as RouteRecord>::Words>();
+        // SAFETY: a record starts with its route and is 8-byte aligned; userspace stores whole words.
+        let words = unsafe { words.read_volatile() };
+        Some(F::Route::from_words(words))
+    }
+
+    #[inline(always)]
+    fn last_seen(&self, direction: Direction, row: u32) -> Option<Stamp> {
+        let counters = counters::<F>(direction, row)?;
+        // SAFETY: the record outlives the program run.
+        Some(Stamp(unsafe { (&raw const (*counters).last_seen).read_volatile() }))
+    }
+
+    #[inline(always)]
+    fn block(&self, key: &F::Block) -> Option<u32> {
+        F::first_row(key)
+    }
+
+    #[inline(always)]
+    fn find(&self, key: &Endpoints<F::Addr>) -> Option<u32> {
+        F::find(key)
+    }
+}
+
+#[inline(always)]
+fn counters<F: Maps>(direction: Direction, row: u32) -> Option<*mut Counters> {
+    let route = F::record(direction, row)?;
+    // SAFETY: in a record the counters follow the route.
+    Some(unsafe { route.add(1) }.cast())
 }
 
 /// Adds a forwarded frame to its direction. Receive steering keeps a direction on one CPU, so plain adds lose nothing
 /// but, at worst, a few counts while it moves.
 #[inline(always)]
-pub(crate) fn count_flow(record: u32, count: &Count) {
-    let Some(flow) = FLOWS.get_ptr_mut(record) else { return };
+pub(crate) fn count_flow<F: Maps>((direction, row): (Direction, u32), count: &Count, now: Stamp) {
+    let Some(counters) = counters::<F>(direction, row) else { return };
     // SAFETY: the record outlives the program run, and only the kernel writes its counters.
-    let counters = unsafe { &mut (*flow).counters };
-    counters.add(count, now());
+    unsafe { (*counters).add(count, now) };
 }
 
 /// Counts `frames` frames that left the packet path for `reason`.
@@ -73,15 +233,22 @@ pub(crate) fn count_reason(engine: Engine, reason: Reason, frames: u32) {
 
 /// Records where a STUN request without a flow came in.
 #[inline(always)]
-pub(crate) fn note_arrival(headers: &Headers, ifindex: u32) {
-    let Headers { ip, udp, .. } = headers;
-    let arrival = Arrival { addr: ip.dst, port: udp.dst, reserved: [0; 2], ifindex, stamp: now().0 };
+pub(crate) fn note_arrival<F: Family>(key: &Endpoints<F::Addr>, ifindex: u32, now: Stamp) {
+    let addr: Addr6 = mapped::<F>(key.dst);
+    let arrival = Arrival { addr, port: key.dst_port, reserved: [0; 2], ifindex, stamp: now.0 };
     // A full table evicts its oldest row; nothing else can fail.
-    let _ = ARRIVALS.insert(ArrivalKey::of(headers), arrival, u64::from(BPF_ANY));
+    let _ = ARRIVALS.insert(ArrivalKey::of(key.src, key.src_port), arrival, u64::from(BPF_ANY));
 }
 
 #[inline(always)]
-fn now() -> Stamp {
+fn mapped<F: Family>(addr: F::Addr) -> Addr6 {
+    use proxy_common::family::Address as _;
+    addr.mapped()
+}
+
+/// Now.
+#[inline(always)]
+pub(crate) fn now() -> Stamp {
     // SAFETY: the helper has no preconditions.
     Stamp::from_nanos(unsafe { bpf_ktime_get_coarse_ns() })
 }

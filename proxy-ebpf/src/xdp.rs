@@ -6,34 +6,44 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use proxy_common::{
-    forward::{Egress, Facts, Forward, decide},
+    family::{V4, V6},
+    forward::{Egress, Facts, Forward, Kind, decide, kind},
     packet::{Packet, Wire},
     rewrite::{DirectFrame, rewrite_direct},
     verdict::{Engine, Reason, Verdict},
 };
 
-use crate::maps::{KernelTables, count_flow, count_reason};
+use crate::maps::{KernelTables, Maps, count_flow, count_reason, now};
 
 #[inline(always)]
 pub(crate) fn forward(ctx: &XdpContext) -> u32 {
     let mut frame = XdpFrame(ctx);
     let facts = frame.facts();
-    match decide(&mut frame, &facts, &KernelTables) {
-        Verdict::Forward(forward) => send(&mut frame, &forward),
+    match kind(&mut frame, &facts) {
+        Ok(Kind::V4) => forward_family::<V4>(&mut frame, &facts),
+        Ok(Kind::V6) => forward_family::<V6>(&mut frame, &facts),
+        Err(reason) => finish(reason, xdp_action::XDP_PASS),
+    }
+}
+
+#[inline(always)]
+fn forward_family<F: Maps>(frame: &mut XdpFrame<'_>, facts: &Facts) -> u32 {
+    match decide::<F, _>(frame, facts, &KernelTables) {
+        Verdict::Forward(forward) => send(frame, &forward, facts),
         Verdict::Pass(reason) => finish(reason, xdp_action::XDP_PASS),
         Verdict::Drop(reason) => finish(reason, xdp_action::XDP_DROP),
     }
 }
 
 #[inline(always)]
-fn send(frame: &mut XdpFrame<'_>, forward: &Forward) -> u32 {
+fn send<F: Maps>(frame: &mut XdpFrame<'_>, forward: &Forward<F>, facts: &Facts) -> u32 {
     let Egress::Redirect { ifindex, .. } = forward.egress else {
         return finish(Reason::EngineCannot, xdp_action::XDP_PASS);
     };
     if let Err(reason) = rewrite_direct(frame, forward) {
         return finish(reason, xdp_action::XDP_PASS);
     }
-    count_flow(forward.record, &forward.count);
+    count_flow::<F>(forward.record, &forward.count, facts.now);
     // Also when the frame leaves by the device it came from: veth kicks its peer's ring after XDP_TX only if the peer
     // runs an XDP program (veth_xdp_flush).
     // SAFETY: the helper has no preconditions.
@@ -55,7 +65,7 @@ impl XdpFrame<'_> {
         // SAFETY: the context is the one this run got.
         let length = unsafe { bpf_xdp_get_buff_len(self.0.ctx) } as u32;
         let linear = self.0.data() + length as usize <= self.0.data_end();
-        Facts { engine: Engine::Xdp, length, segment: 0, datagrams: 1, vlan: false, linear }
+        Facts { engine: Engine::Xdp, now: now(), length, segment: 0, datagrams: 1, vlan: false, linear }
     }
 }
 
@@ -78,10 +88,10 @@ impl DirectFrame for XdpFrame<'_> {
     }
 }
 
-/// Bytes summed per step, on the stack.
-const CHUNK: u32 = 256;
+/// Bytes summed per step, on the stack, of which the verifier grants 512 to all calls together.
+const CHUNK: u32 = 128;
 /// Longest sum in steps: more than a frame in one page can hold.
-const CHUNKS: usize = 16;
+const CHUNKS: usize = 32;
 
 type Chunk = [u64; CHUNK as usize / 8];
 

@@ -20,7 +20,7 @@ use crate::{
     control::{Control, ControlLoop, EVENT_QUEUE},
     datapath::{
         installer::Installer,
-        kernel::{EngineChoice, KernelDatapath, KernelOptions},
+        kernel::{EngineChoice, KernelDatapath, KernelOptions, MissLimits},
         userspace::Relay,
     },
     executor::{Executor, OriginsByUfrags},
@@ -179,7 +179,21 @@ async fn start_kernel(config: &Config) -> anyhow::Result<Option<Installer>> {
 }
 
 async fn load_kernel(config: &Config, choice: EngineChoice) -> anyhow::Result<Installer> {
-    let options = KernelOptions { max_flows: config.datapath.max_flows, choice };
+    let datapath = &config.datapath;
+    let misses = MissLimits {
+        per_source: datapath.misses_per_source,
+        in_all: datapath.misses_in_all,
+        ..MissLimits::default()
+    };
+    let options = KernelOptions {
+        max_flows: datapath.max_flows,
+        max_flows_v6: datapath.max_flows_v6,
+        choice,
+        source_ports: config.sources.ports.clone(),
+        idle_limit: config.webrtc.idle_timeout * 2,
+        misses,
+        ..KernelOptions::default()
+    };
     let datapath = KernelDatapath::load(&options)?;
     let routes = Routes::connect().context("failed to open a netlink socket")?;
     let installer = Installer::new(Box::new(datapath), routes, &config.datapath.interfaces).await?;

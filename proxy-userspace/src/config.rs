@@ -270,8 +270,14 @@ pub struct Datapath {
     pub require_kernel: bool,
     /// `PROXY_INTERFACES`: attach to these alone; empty means the ones clients and origins are found on.
     pub interfaces: Vec<String>,
-    /// `PROXY_MAX_FLOWS`: capacity of the kernel tables in flows, default 65536.
+    /// `PROXY_MAX_FLOWS`: IPv4 flows the kernel tables are for, default 65536.
     pub max_flows: u32,
+    /// `PROXY_MAX_FLOWS_V6`: IPv6 flows the kernel tables are for, default 16384.
+    pub max_flows_v6: u32,
+    /// `PROXY_MISSES_PER_SOURCE`: packets without a flow a second from a network that no session is awaited from, default 64.
+    pub misses_per_source: u32,
+    /// `PROXY_MISSES_IN_ALL`: the same from all such networks, on one CPU, default 2048.
+    pub misses_in_all: u32,
     /// `PROXY_RELAY_WORKERS`: userspace relay threads, default the number of CPUs, at most 8.
     pub relay_workers: usize,
 }

@@ -11,11 +11,13 @@ use std::{
 use proxy_protocol::{ice::UfragPair, stream_url::StreamKey};
 use tokio::{
     sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
     time::MissedTickBehavior,
 };
 
 use crate::{
     api::signalling::{OfferError, SessionSink},
+    datapath::{installer::Installer, kernel::grace},
     executor::{Executor, OriginsByUfrags},
     net::route::preferred_source,
     origin::{Origin, OriginEvent, Registry},
@@ -69,6 +71,8 @@ pub struct ControlLoop {
     commands: mpsc::Receiver<Command>,
     next_session: u64,
     totals: watch::Sender<Totals>,
+    /// Waits for the grace period that flows and records wait for.
+    grace: Option<JoinHandle<()>>,
 }
 
 impl Control {
@@ -83,7 +87,7 @@ impl Control {
         let (totals, latest) = watch::channel(Totals::default());
         let control =
             Self { commands: sender, origins, source_addresses: source_addresses.into(), totals: latest };
-        (control, ControlLoop { proxy, executor, commands, next_session: 1, totals })
+        (control, ControlLoop { proxy, executor, commands, next_session: 1, totals, grace: None })
     }
 
     /// The totals, renewed every second.
@@ -180,7 +184,11 @@ impl ControlLoop {
                     Some(command) => self.obey(command).await,
                     None => return,
                 },
-                _ = tick.tick() => self.handle(Event::Tick).await,
+                _ = tick.tick() => {
+                    self.handle(Event::Tick).await;
+                    self.begin_grace();
+                }
+                () = over(&mut self.grace) => self.end_grace(),
                 _ = look.tick() => self.look().await,
                 _ = refresh.tick() => self.refresh_picks(registry.as_ref()).await,
             }
@@ -218,6 +226,20 @@ impl ControlLoop {
         }
     }
 
+    /// Begins a grace period if something waits for one and none is under way.
+    fn begin_grace(&mut self) {
+        if self.grace.is_none() && self.executor.kernel_mut().is_some_and(Installer::begin_grace) {
+            self.grace = Some(tokio::task::spawn_blocking(grace::wait));
+        }
+    }
+
+    fn end_grace(&mut self) {
+        self.grace = None;
+        if let Some(kernel) = self.executor.kernel_mut() {
+            kernel.end_grace();
+        }
+    }
+
     async fn origin_changed(&mut self, event: OriginEvent) {
         match event {
             OriginEvent::Up(origin) => {
@@ -248,6 +270,18 @@ impl ControlLoop {
         for stream in streams {
             registry.refresh(&stream).await;
         }
+    }
+}
+
+/// Resolves when the grace period that is under way is over; never, if there is none.
+async fn over(grace: &mut Option<JoinHandle<()>>) {
+    match grace {
+        Some(grace) => {
+            if let Err(error) = grace.await {
+                tracing::error!(%error, "failed to wait for a grace period");
+            }
+        }
+        None => std::future::pending().await,
     }
 }
 

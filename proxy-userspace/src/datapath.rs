@@ -2,7 +2,7 @@
 //!
 //! The kernel engine ([`kernel`]) is an accelerator: removing every flow at any moment changes speed, not behaviour.
 
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, SocketAddr};
 
 pub use proxy_common::verdict::Engine;
 
@@ -11,17 +11,17 @@ pub mod kernel;
 pub mod next_hops;
 pub mod userspace;
 
-/// One UDP flow to forward in the kernel: both directions are one object.
+/// One UDP flow to forward in the kernel: both directions are one object, and of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowSpec {
     /// The client, as on the wire.
-    pub client: SocketAddrV4,
+    pub client: SocketAddr,
     /// What the client sends to, as on the wire at the hook: before any DNAT of this host.
-    pub service: SocketAddrV4,
+    pub service: SocketAddr,
     /// Our address and leased port towards the origin.
-    pub source: SocketAddrV4,
+    pub source: SocketAddr,
     /// The origin's media endpoint.
-    pub origin: SocketAddrV4,
+    pub origin: SocketAddr,
     /// How frames leave towards the origin.
     pub to_origin: NextHopId,
     /// How frames leave towards the client.
@@ -61,6 +61,15 @@ pub enum Egress {
     Neighbour,
     /// Rewritten in place and handed to the stack (`lo`); TC only.
     Stack,
+}
+
+/// Which way datagrams of a flow go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FlowDirection {
+    /// Client to origin.
+    ToOrigin,
+    /// Origin to client.
+    ToClient,
 }
 
 /// An installed flow.
@@ -104,7 +113,7 @@ pub struct FlowCounters {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
     /// Its destination on the wire, before any DNAT.
-    pub service: SocketAddrV4,
+    pub service: SocketAddr,
     /// The device.
     pub ifindex: u32,
 }
@@ -133,6 +142,12 @@ pub enum InstallError {
     /// Another flow has one of the two keys.
     #[error("another flow has the same key")]
     Taken,
+    /// A program may still be using the records of the flow before; a moment later it cannot.
+    #[error("the records rest")]
+    Resting,
+    /// One side speaks IPv4 and the other IPv6.
+    #[error("the two sides are of different address families")]
+    MixedFamilies,
     /// The kernel refused.
     #[error("map update failed: errno {0}")]
     Kernel(i32),
@@ -162,8 +177,33 @@ pub trait Datapath: Send + Sync {
     fn update_next_hop(&mut self, id: NextHopId, hop: &NextHopSpec);
     /// Frees a next hop that no flow uses any more.
     fn remove_next_hop(&mut self, id: NextHopId);
-    /// Installs both directions, or neither.
+    /// Re-points one direction of a flow.
+    fn set_flow_hop(&mut self, id: FlowId, direction: FlowDirection, hop: NextHopId);
+    /// Writes both directions, or neither; they are seen after the next grace period.
     fn install(&mut self, flow: &FlowSpec) -> Result<FlowId, InstallError>;
+    /// Whether a flow is seen yet.
+    fn is_published(&self, id: FlowId) -> bool;
+    /// A grace period begins: its end publishes what was installed before, and lets records that were withdrawn before be
+    /// used again. False if there are neither.
+    fn begin_grace(&mut self) -> bool;
+    /// The grace period is over.
+    fn end_grace(&mut self);
+    /// A source port was leased: what comes to it from the origin is relayed, and no stranger's.
+    fn lease(&mut self, source: SocketAddr, origin: SocketAddr) -> Result<(), InstallError>;
+    /// The session of a source port is gone: what still comes is dropped.
+    fn retire(&mut self, source: SocketAddr, origin: SocketAddr);
+    /// A source port has rested.
+    fn release(&mut self, source: SocketAddr, origin: SocketAddr);
+    /// A tuple is relayed: its packets are no stranger's.
+    fn bind(&mut self, client: SocketAddr, service: SocketAddr);
+    /// A tuple is relayed no more.
+    fn unbind(&mut self, client: SocketAddr, service: SocketAddr);
+    /// A session is awaited from this address, or has it: its network has a budget of its own for packets without a flow.
+    fn expect(&mut self, client: IpAddr);
+    /// Takes one [`Datapath::expect`] back.
+    fn unexpect(&mut self, client: IpAddr);
+    /// Tells the programs that their owner is alive.
+    fn keep_alive(&mut self);
     /// Removes both directions and returns the last counters.
     fn remove(&mut self, id: FlowId) -> FlowCounters;
     /// Chooses which STUN packets of a flow come up.
@@ -173,7 +213,7 @@ pub trait Datapath: Send + Sync {
     /// Frames by engine and reason since the start: `(engine, reason, frames)`.
     fn reasons(&self) -> Vec<(Engine, proxy_common::verdict::Reason, u64)>;
     /// Where a client's last STUN request without a flow entered.
-    fn arrival(&self, client: SocketAddrV4) -> Option<Arrival>;
+    fn arrival(&self, client: SocketAddr) -> Option<Arrival>;
     /// Kernel memory of the tables in bytes.
     fn table_bytes(&self) -> u64;
 }

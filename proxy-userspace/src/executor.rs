@@ -1,6 +1,11 @@
 //! Performs [`Action`]s: the only place where the control plane's decisions touch sockets and maps.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use parking_lot::RwLock;
 use proxy_protocol::ice::UfragPair;
@@ -10,7 +15,7 @@ use crate::{
     datapath::{FlowCounters, installer::Installer, userspace::Relay},
     origin::Origin,
     proxy::{Action, Activity, Event, FlowRequest, Proxy, Refusal},
-    session::{RelayReason, SessionId},
+    session::{RelayReason, SessionId, Tuple},
 };
 
 /// A spare tuple that is silent for this long is forgotten.
@@ -29,8 +34,18 @@ pub struct Executor {
     kernel: Option<Installer>,
     waiting: Waiting,
     origins: OriginsByUfrags,
+    /// What admitted sessions hold in the kernel's tables.
+    leases: HashMap<SessionId, Lease>,
     /// What flows that are gone forwarded, so that totals never go down.
     gone: KernelTotals,
+}
+
+/// What a session holds in the kernel's tables from its admission on.
+#[derive(Clone, Copy, Debug)]
+struct Lease {
+    source: SocketAddr,
+    origin: SocketAddr,
+    client_ip: IpAddr,
 }
 
 /// Packets and bytes the kernel forwarded.
@@ -54,7 +69,14 @@ impl KernelTotals {
 impl Executor {
     /// Relays with `relay` and forwards with `kernel` if there is one.
     pub fn new(relay: Relay, kernel: Option<Installer>, origins: OriginsByUfrags) -> Self {
-        Self { relay, kernel, waiting: HashMap::new(), origins, gone: KernelTotals::default() }
+        Self {
+            relay,
+            kernel,
+            waiting: HashMap::new(),
+            origins,
+            leases: HashMap::new(),
+            gone: KernelTotals::default(),
+        }
     }
 
     /// The userspace relay.
@@ -88,8 +110,8 @@ impl Executor {
                 return Some(Event::SourceUnusable { session, sources });
             }
             Action::Refuse { session, reason } => self.answer(session, Err(reason)),
-            Action::Bind { session, tuple } => self.relay.bind(session, tuple),
-            Action::Unbind { session, tuple } => self.relay.unbind(session, tuple),
+            Action::Bind { session, tuple } => self.bind(session, tuple),
+            Action::Unbind { session, tuple } => self.unbind(session, tuple),
             Action::Activate { session, tuple } => self.relay.activate(session, tuple),
             Action::Forward(check) => self.relay.forward(&check),
             Action::Install { session, flow, escalation } => {
@@ -106,8 +128,16 @@ impl Executor {
                     kernel.escalate(flow, what);
                 }
             }
+            Action::Release { source, origin } => {
+                if let Some(kernel) = &mut self.kernel {
+                    kernel.release(source, origin);
+                }
+            }
             Action::Retire { session, ufrags } => {
                 self.relay.retire(session);
+                if let (Some(kernel), Some(lease)) = (&mut self.kernel, self.leases.remove(&session)) {
+                    kernel.retire(lease.source, lease.origin, lease.client_ip);
+                }
                 self.origins.write().remove(&ufrags);
             }
         }
@@ -145,7 +175,7 @@ impl Executor {
         }
     }
 
-    fn admit(&mut self, id: SessionId, source: std::net::SocketAddr, proxy: &mut Proxy) -> bool {
+    fn admit(&mut self, id: SessionId, source: SocketAddr, proxy: &mut Proxy) -> bool {
         let Some(session) = proxy.session(id) else { return true };
         let offer = &session.offer;
         if let Err(error) = self.relay.admit(id, &offer.ufrags, &offer.pwd, session.media, source) {
@@ -153,9 +183,28 @@ impl Executor {
             return false;
         }
         self.origins.write().insert(offer.ufrags.clone(), Arc::clone(&offer.origin));
+        if let Some(kernel) = &mut self.kernel {
+            let lease = Lease { source, origin: session.media, client_ip: offer.client_ip };
+            kernel.lease(lease.source, lease.origin, lease.client_ip);
+            self.leases.insert(id, lease);
+        }
         proxy.admitted(id);
         self.answer(id, Ok(()));
         true
+    }
+
+    fn bind(&mut self, session: SessionId, tuple: Tuple) {
+        self.relay.bind(session, tuple);
+        if let Some(kernel) = &mut self.kernel {
+            kernel.bind(tuple);
+        }
+    }
+
+    fn unbind(&mut self, session: SessionId, tuple: Tuple) {
+        self.relay.unbind(session, tuple);
+        if let Some(kernel) = &mut self.kernel {
+            kernel.unbind(tuple);
+        }
     }
 
     fn answer(&mut self, session: SessionId, result: Result<(), Refusal>) {

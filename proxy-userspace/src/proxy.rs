@@ -15,7 +15,7 @@ use proxy_protocol::ice::UfragPair;
 use crate::{
     datapath::FlowId,
     session::{
-        EndReason, Offload, RelayReason, Session, SessionId, SessionOffer, State, Tuple,
+        EndReason, Offload, RelayReason, Session, SessionId, SessionOffer, State, Tuple, offload,
         source_port::{SourcePorts, Usage},
     },
 };
@@ -200,6 +200,10 @@ impl Proxy {
                 self.stats.offloads += 1;
                 tracing::info!(session = id.0, "forwarded in the kernel");
             }
+            // The records of the flow before rest for a moment.
+            Err(RelayReason::Settling) => {
+                live.offload = Offload::relayed(RelayReason::Settling, now + offload::SETTLE);
+            }
             Err(reason) => {
                 live.offload = live.offload.failed(reason, now);
                 self.stats.count_relayed(reason);
@@ -301,7 +305,8 @@ impl Proxy {
             matches!(s.state, State::Waiting | State::Admitting(_)) && now >= s.born + connect_timeout
         });
         self.install_ready(now, out);
-        self.ports.sweep(now);
+        let rested = self.ports.sweep(now);
+        out.extend(rested.into_iter().map(|(source, origin)| Action::Release { source, origin }));
     }
 
     fn install_ready(&mut self, now: Instant, out: &mut Vec<Action>) {

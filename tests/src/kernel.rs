@@ -1,10 +1,12 @@
 //! The kernel engine on a bench: one flow installed, one frame at a time, the same on the host, in XDP and in TC.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use proxy_common::{
     checksum::non_zero,
-    forward::{Egress as Way, Facts, Forward, decide},
+    family::{Family, IpHeader as _, V4, V6},
+    flow::Stamp,
+    forward::{Egress as Way, Facts, Forward, Kind, Records, decide, kind},
     packet::Packet,
     rewrite::{Changes, rewrite_direct, write_fields},
     verdict::{Engine, Reason, Verdict},
@@ -24,6 +26,35 @@ pub const SOURCE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 6
 /// The origin.
 pub const ORIGIN: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 2), 9000);
 
+/// The four ends of a flow.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends {
+    /// The client.
+    pub client: SocketAddr,
+    /// Where it sends to.
+    pub service: SocketAddr,
+    /// The leased port.
+    pub source: SocketAddr,
+    /// The origin.
+    pub origin: SocketAddr,
+}
+
+/// The ends of the bench's IPv4 flow.
+pub const V4_ENDS: Ends = Ends {
+    client: SocketAddr::V4(CLIENT),
+    service: SocketAddr::V4(SERVICE),
+    source: SocketAddr::V4(SOURCE),
+    origin: SocketAddr::V4(ORIGIN),
+};
+
+/// The ends of the bench's IPv6 flow.
+pub const V6_ENDS: Ends =
+    Ends { client: v6(7, 40000), service: v6(1, 8000), source: v6(0x101, 61000), origin: v6(0x102, 9000) };
+
+const fn v6(last: u16, port: u16) -> SocketAddr {
+    SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last), port, 0, 0))
+}
+
 const IFINDEX: u32 = 1;
 
 /// Loads the engine.
@@ -32,18 +63,24 @@ const IFINDEX: u32 = 1;
 /// Without the privilege to: kernel tests do not skip.
 #[must_use]
 pub fn load(max_flows: u32, choice: EngineChoice) -> KernelDatapath {
-    KernelDatapath::load(&KernelOptions { max_flows, choice }).unwrap_or_else(|error| {
+    loaded(&KernelOptions { max_flows, max_flows_v6: max_flows, choice, ..KernelOptions::default() })
+}
+
+fn loaded(options: &KernelOptions) -> KernelDatapath {
+    KernelDatapath::load(options).unwrap_or_else(|error| {
         panic!("kernel tests need root and a BPF-capable kernel, run them with `cargo xtask test`: {error:?}")
     })
 }
 
-/// A loaded engine with one flow.
+/// A loaded engine with one flow of each family.
 #[derive(Debug)]
 pub struct Bench {
     /// The engine.
     pub kernel: KernelDatapath,
-    /// Its flow.
+    /// Its IPv4 flow.
     pub flow: FlowId,
+    /// Its IPv6 flow.
+    pub flow_v6: FlowId,
     to_origin: NextHopId,
     to_client: NextHopId,
 }
@@ -80,19 +117,26 @@ impl Bench {
     /// With a flow whose next hops every engine can use.
     #[must_use]
     pub fn new() -> Self {
-        let mut kernel = load(16, EngineChoice::Tc);
+        Self::with(KernelOptions::default())
+    }
+
+    /// With other options, but of few flows.
+    ///
+    /// # Panics
+    /// Without the privilege to load programs.
+    #[must_use]
+    pub fn with(options: KernelOptions) -> Self {
+        let options = KernelOptions { max_flows: 16, max_flows_v6: 16, choice: EngineChoice::Tc, ..options };
+        let mut kernel = loaded(&options);
         let mut hop = |last| kernel.add_next_hop(&redirect(last)).expect("the table is empty");
         let (to_origin, to_client) = (hop(1), hop(2));
-        let flow = FlowSpec {
-            client: CLIENT,
-            service: SERVICE,
-            source: SOURCE,
-            origin: ORIGIN,
-            to_origin,
-            to_client,
+        let mut install = |Ends { client, service, source, origin }| {
+            let flow = FlowSpec { client, service, source, origin, to_origin, to_client };
+            kernel.install(&flow).expect("the table is empty")
         };
-        let flow = kernel.install(&flow).expect("the table is empty");
-        Self { kernel, flow, to_origin, to_client }
+        let (flow, flow_v6) = (install(V4_ENDS), install(V6_ENDS));
+        kernel.settle();
+        Self { kernel, flow, flow_v6, to_origin, to_client }
     }
 
     /// Changes how frames leave, in both directions.
@@ -109,10 +153,10 @@ impl Bench {
     pub fn on_host(&self, engine: Engine, frame: &[u8]) -> Outcome {
         let mut frame = frame.to_vec();
         let facts = facts(engine, &frame);
-        let (action, reason) = match decide(frame.as_mut_slice(), &facts, &self.kernel) {
-            Verdict::Forward(forward) => apply(engine, &mut frame, &forward),
-            Verdict::Pass(reason) => (Action::Pass, reason),
-            Verdict::Drop(reason) => (Action::Drop, reason),
+        let (action, reason) = match kind(frame.as_mut_slice(), &facts) {
+            Ok(Kind::V4) => family_on_host::<V4>(&self.kernel, &facts, &mut frame),
+            Ok(Kind::V6) => family_on_host::<V6>(&self.kernel, &facts, &mut frame),
+            Err(reason) => (Action::Pass, reason),
         };
         Outcome { action, reason, frame }
     }
@@ -147,10 +191,28 @@ pub fn redirect(last: u8) -> NextHopSpec {
 
 fn facts(engine: Engine, frame: &[u8]) -> Facts {
     let length = u32::try_from(frame.len()).expect("frames of tests are short");
-    Facts { engine, length, segment: 0, datagrams: 1, vlan: false, linear: true }
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+    let nanos = now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs();
+    Facts {
+        engine,
+        now: Stamp::from_nanos(nanos),
+        length,
+        segment: 0,
+        datagrams: 1,
+        vlan: false,
+        linear: true,
+    }
 }
 
-fn apply(engine: Engine, frame: &mut [u8], forward: &Forward) -> (Action, Reason) {
+fn family_on_host<F: Family>(kernel: &impl Records<F>, facts: &Facts, frame: &mut [u8]) -> (Action, Reason) {
+    match decide::<F, _>(frame, facts, kernel) {
+        Verdict::Forward(forward) => apply(facts.engine, frame, &forward),
+        Verdict::Pass(reason) => (Action::Pass, reason),
+        Verdict::Drop(reason) => (Action::Drop, reason),
+    }
+}
+
+fn apply<F: Family>(engine: Engine, frame: &mut [u8], forward: &Forward<F>) -> (Action, Reason) {
     match engine {
         Engine::Xdp => match rewrite_direct(frame, forward) {
             Ok(()) => (Action::Redirect, Reason::Forwarded),
@@ -165,10 +227,10 @@ fn apply(engine: Engine, frame: &mut [u8], forward: &Forward) -> (Action, Reason
 }
 
 /// What the kernel's helpers do to a frame whose checksum is finished.
-fn rewrite_like_helpers(frame: &mut [u8], forward: &Forward) {
-    let headers = Packet::get_mut::<Headers>(frame, 0).expect("forwarded frames have headers");
+fn rewrite_like_helpers<F: Family>(frame: &mut [u8], forward: &Forward<F>) {
+    let headers = Packet::get_mut::<Headers<F::Ip>>(frame, 0).expect("forwarded frames have headers");
     let changes = Changes::between(headers, forward);
-    headers.ip.checksum = changes.network().update(headers.ip.checksum);
+    headers.ip.update_checksum(changes.network());
     if headers.udp.checksum.get() != 0 {
         let checksum = changes.transport().update(headers.udp.checksum);
         headers.udp.checksum = non_zero(checksum);

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
     os::fd::AsRawFd as _,
     thread,
     time::Duration,
@@ -160,14 +160,15 @@ fn tc_forwards_on_the_loopback_device() {
         let hop = hop.expect("the table is empty");
         let (client, origin) = (socket(local(0)), socket(local(ORIGIN_PORT)));
         let flow = FlowSpec {
-            client: local(client.local_addr().expect("it is bound").port()),
-            service: local(SERVICE_PORT),
-            source: local(SOURCE_PORT),
-            origin: local(ORIGIN_PORT),
+            client: client.local_addr().expect("it is bound"),
+            service: local(SERVICE_PORT).into(),
+            source: local(SOURCE_PORT).into(),
+            origin: local(ORIGIN_PORT).into(),
             to_origin: hop,
             to_client: hop,
         };
         let flow = kernel.install(&flow).expect("the table is empty");
+        kernel.settle();
         for size in [0, 1, 200, 1472, 20_000] {
             client.send_to(&vec![9; size], local(SERVICE_PORT)).expect("lo is up");
             let mut datagram = vec![0; 65536];
@@ -295,9 +296,10 @@ fn engine(network: &Direct, choice: EngineChoice, mtu: u16) -> (KernelDatapath, 
         add(eth0, mac(&network.client, Direct::CLIENT), mac(&network.proxy, Direct::PROXY)),
     ];
     let [(to_origin, _), (to_client, _)] = hops;
-    let flow =
-        FlowSpec { client: CLIENT, service: SERVICE, source: SOURCE, origin: ORIGIN, to_origin, to_client };
+    let [client, service, source, origin] = [CLIENT, SERVICE, SOURCE, ORIGIN].map(SocketAddr::V4);
+    let flow = FlowSpec { client, service, source, origin, to_origin, to_client };
     let flow = kernel.install(&flow).expect("the table is empty");
+    kernel.settle();
     (kernel, flow, hops)
 }
 
@@ -325,7 +327,7 @@ fn receive_from(socket: &UdpSocket) -> (Vec<u8>, SocketAddrV4) {
     let mut datagram = vec![0; 65536];
     let (length, from) = socket.recv_from(&mut datagram).expect("a datagram arrives in time");
     datagram.truncate(length);
-    let std::net::SocketAddr::V4(from) = from else { panic!("the networks are IPv4") };
+    let SocketAddr::V4(from) = from else { panic!("the networks are IPv4") };
     (datagram, from)
 }
 

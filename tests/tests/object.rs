@@ -2,8 +2,9 @@
 
 use aya_obj::Object;
 use proxy_common::{
-    flow::{Arrival, ArrivalKey, Flow, FlowKey, NextHop},
+    flow::{Arrival, ArrivalKey, BlockV4, BlockV6, FlowV4, FlowV6, MissCount, NextHop, ServiceKey, Settings},
     maps,
+    verdict::Engine,
 };
 use proxy_userspace::datapath::kernel::OBJECT;
 
@@ -19,11 +20,24 @@ fn the_object_has_the_programs_the_loader_opens() {
 #[test]
 fn the_object_has_the_maps_the_loader_opens() {
     let object = parse();
+    let (index, word) = (size_of::<u32>(), size_of::<u32>());
+    let (to_origin, to_client) =
+        (maps::to_origin_rows(maps::DEFAULT_FLOWS), maps::to_client_rows(maps::DEFAULT_FLOWS));
+    let (blocks, engines) = (to_client / maps::BLOCK_ROWS, Engine::ALL.len() as u32);
     let rows = [
-        (maps::FLOW_INDEX, size_of::<FlowKey>(), size_of::<u32>(), maps::DEFAULT_RECORDS),
-        (maps::FLOWS, size_of::<u32>(), size_of::<Flow>(), maps::DEFAULT_RECORDS),
-        (maps::NEXT_HOPS, size_of::<u32>(), size_of::<NextHop>(), maps::NEXT_HOP_ROWS),
-        (maps::REASONS, size_of::<u32>(), size_of::<u64>(), maps::REASON_SLOTS),
+        (maps::TO_ORIGIN_V4, index, size_of::<FlowV4>(), to_origin),
+        (maps::TO_ORIGIN_V6, index, size_of::<FlowV6>(), to_origin),
+        (maps::TO_CLIENT_V4, index, size_of::<FlowV4>(), to_client),
+        (maps::TO_CLIENT_V6, index, size_of::<FlowV6>(), to_client),
+        (maps::BLOCKS_V4, size_of::<BlockV4>(), word, blocks),
+        (maps::BLOCKS_V6, size_of::<BlockV6>(), word, blocks),
+        (maps::NEXT_HOPS, index, size_of::<NextHop>(), maps::NEXT_HOP_ROWS),
+        (maps::SETTINGS, index, size_of::<Settings>(), 1),
+        (maps::SERVICES, size_of::<ServiceKey>(), word, maps::SERVICE_ROWS),
+        (maps::EXPECTED, size_of::<u64>(), size_of::<MissCount>(), maps::EXPECTED_ROWS),
+        (maps::MISSES, index, size_of::<MissCount>(), maps::MISS_ROWS * engines),
+        (maps::MISSES_IN_ALL, index, size_of::<MissCount>(), engines),
+        (maps::REASONS, index, size_of::<u64>(), maps::REASON_SLOTS),
         (maps::ARRIVALS, size_of::<ArrivalKey>(), size_of::<Arrival>(), maps::ARRIVAL_ROWS),
     ];
     assert_eq!(rows.map(|(name, ..)| name), maps::ALL);

@@ -1,14 +1,19 @@
 //! Every rule of the packet path, on the host, in XDP and in TC.
 
+use std::{net::SocketAddr, time::Duration};
+
 use integration_tests::{
     frame::{Checksum, Frame, has_valid_checksums, offset, put},
-    kernel::{Action, Bench, CLIENT, ORIGIN, Outcome, SERVICE, SOURCE},
+    kernel,
+    kernel::{Action, Bench, CLIENT, Ends, ORIGIN, Outcome, SERVICE, SOURCE, V4_ENDS, V6_ENDS},
 };
 use proxy_common::{
     flow::FlowState,
     verdict::{Engine, Reason},
 };
-use proxy_userspace::datapath::{Arrival, Datapath as _, Egress, Escalation};
+use proxy_userspace::datapath::{
+    Arrival, Datapath as _, Egress, Escalation, FlowSpec, InstallError, kernel::KernelOptions,
+};
 
 const RTP: [u8; 12] = [0x80, 96, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3];
 const REQUEST: [u8; 20] = stun([0x00, 0x01]);
@@ -68,8 +73,8 @@ fn passes_up_what_it_is_not_sure_about() {
     let new_client = Frame::udp(ORIGIN, SERVICE, &REQUEST).bytes();
     let rows = [
         ("a frame shorter than the headers", media().bytes()[..40].to_vec(), Reason::Truncated),
-        ("ARP", bent(offset::ETHERTYPE, &[0x08, 0x06]), Reason::NotIpv4),
-        ("IPv6", bent(offset::ETHERTYPE, &[0x86, 0xdd]), Reason::NotIpv4),
+        ("ARP", bent(offset::ETHERTYPE, &[0x08, 0x06]), Reason::NotIp),
+        ("IPv6 of version 4", bent(offset::ETHERTYPE, &[0x86, 0xdd]), Reason::Truncated),
         ("a VLAN tag", bent(offset::ETHERTYPE, &[0x81, 0x00]), Reason::Vlan),
         ("IPv4 options", bent(offset::VERSION_IHL, &[0x46]), Reason::IpOptions),
         ("TCP", bent(offset::PROTOCOL, &[6]), Reason::NotUdp),
@@ -95,12 +100,14 @@ fn forwards_every_class_and_size_with_valid_checksums() {
     let mut rows =
         vec![("RTP", RTP.to_vec()), ("STUN request", REQUEST.to_vec()), ("DTLS alert", ALERT.to_vec())];
     rows.extend(
-        [0, 1, 2, 3, 255, 256, 257, 511, 512, 513, 1399, 1471, 1472].map(|n| ("a size", vec![0x80; n])),
+        [0, 1, 2, 3, 255, 256, 257, 511, 512, 513, 1399, 1451, 1452].map(|n| ("a size", vec![0x80; n])),
     );
     for (name, payload) in rows {
-        for (from, to) in [(CLIENT, SERVICE), (ORIGIN, SOURCE)] {
+        let ends = [V4_ENDS, V6_ENDS];
+        let pairs = ends.map(|ends| [(ends.client, ends.service), (ends.origin, ends.source)]);
+        for (from, to) in pairs.into_iter().flatten() {
             for engine in Engine::ALL {
-                let name = format!("{name} of {} bytes", payload.len());
+                let name = format!("{name} of {} bytes from {from}", payload.len());
                 let frame = Frame::udp(from, to, &payload).bytes();
                 let out = check(&mut bench, engine, &name, &frame, Action::Redirect, Reason::Forwarded);
                 assert!(has_valid_checksums(&out.frame), "{name} as {engine:?}");
@@ -138,11 +145,13 @@ fn keeps_a_checksum_of_zero() {
 #[test]
 fn xdp_finishes_a_checksum_that_the_sender_left_to_the_device() {
     let mut bench = Bench::new();
-    for length in [0, 1, 2, 247, 248, 249, 503, 504, 1199, 1200, 1471, 1472] {
-        let frame = Frame::udp(CLIENT, SERVICE, &vec![0x5a; length]).checksum(Checksum::Partial).bytes();
-        let name = format!("partial checksum over {length} bytes");
-        let out = check(&mut bench, Engine::Xdp, &name, &frame, Action::Redirect, Reason::Forwarded);
-        assert!(has_valid_checksums(&out.frame), "{name}");
+    for length in [0, 1, 2, 247, 248, 249, 503, 504, 1199, 1200, 1451, 1452] {
+        for Ends { client, service, .. } in [V4_ENDS, V6_ENDS] {
+            let frame = Frame::udp(client, service, &vec![0x5a; length]).checksum(Checksum::Partial).bytes();
+            let name = format!("partial checksum over {length} bytes from {client}");
+            let out = check(&mut bench, Engine::Xdp, &name, &frame, Action::Redirect, Reason::Forwarded);
+            assert!(has_valid_checksums(&out.frame), "{name}");
+        }
     }
 }
 
@@ -152,13 +161,17 @@ fn obeys_the_state_of_the_flow() {
     let rows = [
         (FlowState::User, Action::Pass, Reason::UserState),
         (FlowState::Drop, Action::Drop, Reason::Quarantined),
-        (FlowState::Free, Action::Pass, Reason::StaleFlow),
+        (FlowState::Tombstone, Action::Pass, Reason::NoFlow),
         (FlowState::Forward, Action::Redirect, Reason::Forwarded),
     ];
     for (state, action, reason) in rows {
         bench.kernel.set_state(bench.flow, state);
-        for frame in [media().bytes(), answer().bytes()] {
-            check_both(&mut bench, &format!("{state:?}"), &frame, action, reason);
+        bench.kernel.set_state(bench.flow_v6, state);
+        for ends in [V4_ENDS, V6_ENDS] {
+            for (from, to) in [(ends.client, ends.service), (ends.origin, ends.source)] {
+                let frame = Frame::udp(from, to, &RTP).bytes();
+                check_both(&mut bench, &format!("{state:?} from {from}"), &frame, action, reason);
+            }
         }
     }
 }
@@ -219,8 +232,143 @@ fn counts_each_direction_by_itself() {
 #[test]
 fn remembers_where_a_stun_request_without_a_flow_came_in() {
     let mut bench = Bench::new();
-    let frame = Frame::udp(ORIGIN, SERVICE, &REQUEST).bytes();
-    assert_eq!(bench.kernel.arrival(ORIGIN), None);
+    let frame = Frame::udp(V4_ENDS.origin, V4_ENDS.service, &REQUEST).bytes();
+    assert_eq!(bench.kernel.arrival(V4_ENDS.origin), None);
     check(&mut bench, Engine::Tc, "new client", &frame, Action::Pass, Reason::StunWithoutFlow);
-    assert_eq!(bench.kernel.arrival(ORIGIN), Some(Arrival { service: SERVICE, ifindex: 1 }));
+    assert_eq!(bench.kernel.arrival(V4_ENDS.origin), Some(Arrival { service: V4_ENDS.service, ifindex: 1 }));
+}
+
+#[test]
+fn a14_rewrites_ipv6_addresses_ports_hops_and_macs_and_nothing_else() {
+    let mut bench = Bench::new();
+    let Ends { client, service, source, origin } = V6_ENDS;
+    let frame = Frame::udp(client, service, &RTP).bytes();
+    for engine in Engine::ALL {
+        let out = check(&mut bench, engine, "media", &frame, Action::Redirect, Reason::Forwarded).frame;
+        let mut expected = Frame::udp(source, origin, &RTP).ttl(63).bytes();
+        put(&mut expected, 0, &[2, 0, 0, 0, 1, 1, 2, 0, 0, 0, 2, 1]);
+        assert_eq!(out, expected, "{engine:?}");
+    }
+}
+
+#[test]
+fn a14_passes_up_ipv6_that_it_is_not_sure_about() {
+    let mut bench = Bench::new();
+    let Ends { client, service, .. } = V6_ENDS;
+    let media = || Frame::udp(client, service, &RTP);
+    let bent = |at: usize, bytes: &[u8]| {
+        let mut frame = media().bytes();
+        put(&mut frame, at, bytes);
+        frame
+    };
+    let rows = [
+        ("no checksum", media().checksum(Checksum::Zero).bytes(), Reason::ChecksumMissing),
+        ("a fragment", bent(20, &[44]), Reason::Fragment),
+        ("hop-by-hop options", bent(20, &[0]), Reason::NotUdp),
+        ("TCP", bent(20, &[6]), Reason::NotUdp),
+        ("hop limit 1", media().ttl(1).bytes(), Reason::TtlExpired),
+        ("a payload length unlike the UDP length", bent(18, &[0, 21]), Reason::LengthMismatch),
+        (
+            "a datagram above the next hop's MTU",
+            Frame::udp(client, service, &[0x80; 1453]).bytes(),
+            Reason::Oversize,
+        ),
+        ("an unknown tuple", Frame::udp(V6_ENDS.origin, service, &RTP).bytes(), Reason::NoFlow),
+        ("half a header", media().bytes()[..60].to_vec(), Reason::Truncated),
+    ];
+    for (name, frame, reason) in rows {
+        check_both(&mut bench, name, &frame, Action::Pass, reason);
+    }
+}
+
+#[test]
+fn a8_drops_what_cannot_begin_a_session_while_every_relayed_tuple_is_known() {
+    let mut bench = Bench::new();
+    let known = V4_ENDS.client;
+    bench.kernel.bind(known, V4_ENDS.service);
+    let stranger = |payload: &[u8]| Frame::udp(V4_ENDS.origin, V4_ENDS.service, payload).bytes();
+    check_both(&mut bench, "media of a stranger", &stranger(&RTP), Action::Drop, Reason::Unsolicited);
+    check_both(&mut bench, "an alert of a stranger", &stranger(&ALERT), Action::Drop, Reason::Unsolicited);
+    check_both(&mut bench, "a request", &stranger(&REQUEST), Action::Pass, Reason::StunWithoutFlow);
+    let other = Frame::udp(V4_ENDS.origin, SocketAddr::new(V4_ENDS.service.ip(), 53), &RTP).bytes();
+    check_both(&mut bench, "another service of this host", &other, Action::Pass, Reason::NoFlow);
+}
+
+#[test]
+fn a8_drops_nothing_by_class_while_a_relayed_tuple_has_no_record() {
+    let mut bench = Bench::new();
+    let clients = |port| SocketAddr::new(V4_ENDS.client.ip(), port);
+    (1..=64).for_each(|port| bench.kernel.bind(clients(port), V4_ENDS.service));
+    let stranger = Frame::udp(V4_ENDS.origin, V4_ENDS.service, &RTP).bytes();
+    check_both(&mut bench, "beside a full table", &stranger, Action::Pass, Reason::NoFlow);
+    (1..=64).for_each(|port| bench.kernel.unbind(clients(port), V4_ENDS.service));
+    check_both(&mut bench, "once all are known", &stranger, Action::Drop, Reason::Unsolicited);
+}
+
+#[test]
+fn a8_polices_requests_without_a_flow_by_their_network() {
+    for (engine, ends) in [(Engine::Xdp, V4_ENDS), (Engine::Tc, V6_ENDS)] {
+        let mut bench = Bench::new();
+        bench.kernel.bind(ends.client, ends.service);
+        let request = Frame::udp(ends.origin, ends.service, &REQUEST).bytes();
+        let mut run = |bench: &mut Bench| bench.in_kernel(engine, &request).expect("a test run").reason;
+        let passed = (0..500).filter(|_| run(&mut bench) == Reason::StunWithoutFlow).count();
+        // The window may end once in between.
+        assert!((64..=128).contains(&passed), "{passed} of 500 requests came up");
+        bench.kernel.expect(ends.origin.ip());
+        let passed = (0..500).filter(|_| run(&mut bench) == Reason::StunWithoutFlow).count();
+        assert_eq!(passed, 500, "a network that a session is awaited from has a budget of its own");
+        bench.kernel.unexpect(ends.origin.ip());
+    }
+}
+
+#[test]
+fn a8_a_relayed_tuple_is_no_stranger_and_a_retired_port_drops() {
+    let mut bench = Bench::new();
+    let client = SocketAddr::new(V4_ENDS.client.ip(), 40001);
+    bench.kernel.bind(client, V4_ENDS.service);
+    let media = Frame::udp(client, V4_ENDS.service, &RTP).bytes();
+    check_both(&mut bench, "a relayed tuple", &media, Action::Pass, Reason::UserState);
+    let source = SocketAddr::new(V4_ENDS.source.ip(), 61001);
+    let late = Frame::udp(V4_ENDS.origin, source, &RTP).bytes();
+    bench.kernel.lease(source, V4_ENDS.origin).expect("the table is nearly empty");
+    check_both(&mut bench, "a leased port", &late, Action::Pass, Reason::UserState);
+    bench.kernel.retire(source, V4_ENDS.origin);
+    check_both(&mut bench, "a port at rest", &late, Action::Drop, Reason::Quarantined);
+    bench.kernel.release(source, V4_ENDS.origin);
+    check_both(&mut bench, "a port that has rested", &late, Action::Pass, Reason::NoFlow);
+}
+
+#[test]
+fn a9_without_an_owner_and_after_its_time_limit_a_flow_is_none() {
+    let (idle_limit, orphan_timeout) = (Duration::from_millis(30), Duration::from_millis(300));
+    let mut bench = Bench::with(KernelOptions { idle_limit, orphan_timeout, ..KernelOptions::default() });
+    let frame = media().bytes();
+    bench.kernel.keep_alive();
+    std::thread::sleep(2 * idle_limit);
+    check_both(&mut bench, "silent for too long", &frame, Action::Pass, Reason::Expired);
+    std::thread::sleep(2 * orphan_timeout);
+    let run = bench.in_kernel(Engine::Xdp, &frame).expect("a test run");
+    assert_eq!((run.action, run.reason), (Action::Pass, Reason::Orphaned));
+    bench.kernel.keep_alive();
+    let run = bench.in_kernel(Engine::Tc, &frame).expect("a test run");
+    assert_eq!((run.action, run.reason), (Action::Pass, Reason::Expired));
+}
+
+#[test]
+fn a2_a_flow_is_seen_after_a_grace_period_and_not_before() {
+    let mut bench = Bench::new();
+    bench.kernel.remove(bench.flow);
+    bench.kernel.settle();
+    let Ends { client, service, source, origin } = V4_ENDS;
+    let hop = bench.kernel.add_next_hop(&kernel::redirect(9)).expect("the table has room");
+    let spec = FlowSpec { client, service, source, origin, to_origin: hop, to_client: hop };
+    let flow = bench.kernel.install(&spec).expect("the table is empty");
+    assert!(!bench.kernel.is_published(flow));
+    check_both(&mut bench, "staged", &media().bytes(), Action::Pass, Reason::UserState);
+    assert_eq!(bench.kernel.install(&spec), Err(InstallError::Taken));
+    bench.kernel.settle();
+    check_both(&mut bench, "published", &media().bytes(), Action::Redirect, Reason::Forwarded);
+    bench.kernel.remove(flow);
+    check_both(&mut bench, "withdrawn", &media().bytes(), Action::Pass, Reason::NoFlow);
 }

@@ -201,6 +201,9 @@ impl Reader<'_> {
             require_kernel: self.required(s::REQUIRE_KERNEL, parse::switch),
             interfaces: self.list(s::INTERFACES, parse::interface),
             max_flows: self.required(s::MAX_FLOWS, parse::number(1..=16 << 20)),
+            max_flows_v6: self.required(s::MAX_FLOWS_V6, parse::number(1..=16 << 20)),
+            misses_per_source: self.required(s::MISSES_PER_SOURCE, parse::number(1..=1_000_000)),
+            misses_in_all: self.required(s::MISSES_IN_ALL, parse::number(1..=1_000_000)),
             relay_workers: self.optional(s::RELAY_WORKERS, parse::number(1..=256)).unwrap_or_else(cpus),
         }
     }

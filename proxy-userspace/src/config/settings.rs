@@ -220,7 +220,13 @@ settings! {
         INTERFACES: List, "PROXY_INTERFACES", "interfaces", "interfaces", "",
             "attach to these interfaces alone; without it to those clients and origins are found on";
         MAX_FLOWS: Number, "PROXY_MAX_FLOWS", "max-flows", "max_flows", "65536",
-            "capacity of the kernel tables, in flows";
+            "IPv4 flows the kernel tables are for";
+        MAX_FLOWS_V6: Number, "PROXY_MAX_FLOWS_V6", "max-flows-v6", "max_flows_v6", "16384",
+            "IPv6 flows the kernel tables are for";
+        MISSES_PER_SOURCE: Number, "PROXY_MISSES_PER_SOURCE", "misses-per-source", "misses_per_source", "64",
+            "packets without a flow that come up in a second from a /24 or /56 that no session is awaited from";
+        MISSES_IN_ALL: Number, "PROXY_MISSES_IN_ALL", "misses-in-all", "misses_in_all", "2048",
+            "packets without a flow that come up in a second on one CPU from all networks that no session is awaited from";
         RELAY_WORKERS: Number, "PROXY_RELAY_WORKERS", "relay-workers", "relay_workers", "",
             "threads of the userspace relay; without it one a CPU, at most 8";
     }

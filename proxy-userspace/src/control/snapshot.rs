@@ -142,7 +142,10 @@ impl Snapshot {
         let now = Instant::now();
         let looks: std::collections::HashMap<_, _> = executor.look(proxy).into_iter().collect();
         let nothing = Activity::default();
-        let view = |(id, session)| SessionView::new(id, session, looks.get(&id).unwrap_or(&nothing), now);
+        let view = |(id, session)| {
+            let activity = looks.get(&id).unwrap_or(&nothing);
+            SessionView::new(id, session, activity, is_forwarded(session, executor), now)
+        };
         let mut sessions: Vec<_> = proxy.sessions().map(view).collect();
         sessions.sort_by_key(|session| session.id);
         let attachments = executor.kernel().map(|kernel| kernel.attachments()).unwrap_or_default();
@@ -161,7 +164,7 @@ impl Totals {
         let Usage { leased, resting, fullest, capacity } = proxy.port_usage();
         Self {
             sessions: proxy.sessions().count(),
-            offloaded: proxy.sessions().filter(|(_, session)| session.flow().is_some()).count(),
+            offloaded: proxy.sessions().filter(|(_, session)| is_forwarded(session, executor)).count(),
             admitted: stats.admitted,
             offloads: stats.offloads,
             migrations: stats.migrations,
@@ -177,6 +180,12 @@ impl Totals {
             table_bytes: executor.kernel().map_or(0, |kernel| kernel.datapath().table_bytes()),
         }
     }
+}
+
+/// Whether the kernel forwards a session by now.
+fn is_forwarded(session: &Session, executor: &Executor) -> bool {
+    let published = |flow| executor.kernel().is_some_and(|kernel| kernel.datapath().is_published(flow));
+    session.flow().is_some_and(published)
 }
 
 fn path_totals(proxy: &Proxy, executor: &Executor) -> Vec<PathTotals> {
@@ -218,7 +227,7 @@ impl From<Attachment> for InterfaceView {
 }
 
 impl SessionView {
-    fn new(id: SessionId, session: &Session, activity: &Activity, now: Instant) -> Self {
+    fn new(id: SessionId, session: &Session, activity: &Activity, is_forwarded: bool, now: Instant) -> Self {
         let live = session.live();
         let relay = activity.relay;
         Self {
@@ -233,7 +242,7 @@ impl SessionView {
             source: session.source.to_string(),
             state: match &session.state {
                 State::Admitting(_) | State::Waiting => "waiting",
-                State::Live(live) if live.offload.flow().is_some() => "kernel",
+                State::Live(_) if is_forwarded => "kernel",
                 State::Live(_) => "userspace",
             },
             reason: live.and_then(|live| live.offload.reason()).map(|reason| reason.as_str()),

@@ -13,7 +13,7 @@ use crate::{
     datapath::kernel,
     net::route::{Hop, Routes},
     proxy::FlowRequest,
-    session::{RelayReason, SessionId},
+    session::{RelayReason, SessionId, Tuple},
 };
 
 /// The kernel engine with what it takes to use it.
@@ -26,6 +26,8 @@ pub struct Installer {
     selected: Option<HashSet<u32>>,
     /// What could not be attached is not tried for every session again.
     failed: HashMap<u32, String>,
+    /// What the clients of relayed tuples send to, as on the wire.
+    services: HashMap<Tuple, SocketAddr>,
 }
 
 impl std::fmt::Debug for Installer {
@@ -56,6 +58,7 @@ impl Installer {
             view: View::default(),
             selected: None,
             failed: HashMap::new(),
+            services: HashMap::new(),
         };
         installer.look_around().await?;
         if interfaces.is_empty() {
@@ -84,8 +87,9 @@ impl Installer {
         escalation: Escalation,
     ) -> Result<FlowId, RelayReason> {
         let ends = Endpoints::of(request)?;
-        let arrival = self.datapath.arrival(ends.client);
-        let (service, ingress) = arrival.map_or((ends.local, request.ifindex), |a| (a.service, a.ifindex));
+        let arrival = self.datapath.arrival(ends.client.into());
+        let (service, ingress) =
+            arrival.map_or((ends.local.into(), request.ifindex), |a| (a.service, a.ifindex));
         let to_client = self.hop(*ends.client.ip()).await?;
         let to_origin = self.hop(*ends.origin.ip()).await?;
         self.refuse_half_local(ingress, to_client, to_origin)?;
@@ -110,8 +114,57 @@ impl Installer {
         self.datapath.escalate(flow, what);
     }
 
+    /// A session has a source port towards its origin, and is awaited from its client's address.
+    pub fn lease(&mut self, source: SocketAddr, origin: SocketAddr, client: IpAddr) {
+        if let Err(error) = self.datapath.lease(source, origin) {
+            tracing::debug!(%source, %origin, %error, "no record for a source port: its session stays in userspace");
+        }
+        self.datapath.expect(client);
+    }
+
+    /// The session of a source port is gone.
+    pub fn retire(&mut self, source: SocketAddr, origin: SocketAddr, client: IpAddr) {
+        self.datapath.retire(source, origin);
+        self.datapath.unexpect(client);
+    }
+
+    /// A source port has rested.
+    pub fn release(&mut self, source: SocketAddr, origin: SocketAddr) {
+        self.datapath.release(source, origin);
+    }
+
+    /// A tuple is relayed.
+    pub fn bind(&mut self, tuple: Tuple) {
+        let service = self.datapath.arrival(tuple.client).map_or(tuple.local, |arrival| arrival.service);
+        if let Some(before) = self.services.insert(tuple, service) {
+            self.datapath.unbind(tuple.client, before);
+        } else {
+            self.datapath.expect(tuple.client.ip());
+        }
+        self.datapath.bind(tuple.client, service);
+    }
+
+    /// A tuple is relayed no more.
+    pub fn unbind(&mut self, tuple: Tuple) {
+        if let Some(service) = self.services.remove(&tuple) {
+            self.datapath.unbind(tuple.client, service);
+            self.datapath.unexpect(tuple.client.ip());
+        }
+    }
+
+    /// A grace period begins; false if nothing waits for one.
+    pub fn begin_grace(&mut self) -> bool {
+        self.datapath.begin_grace()
+    }
+
+    /// The grace period is over.
+    pub fn end_grace(&mut self) {
+        self.datapath.end_grace();
+    }
+
     /// Asks the kernel for links and neighbours again; sessions whose next hop is unusable are named.
     pub async fn refresh(&mut self) -> Vec<SessionId> {
+        self.datapath.keep_alive();
         match self.look_around().await {
             Ok(()) => self.hops.refresh(&self.view, self.datapath.as_mut()),
             Err(error) => {
@@ -135,7 +188,7 @@ impl Installer {
         &mut self,
         session: SessionId,
         ends: &Endpoints,
-        service: SocketAddrV4,
+        service: SocketAddr,
         (to_origin, from_client): (Hop, Engine),
         (to_client, from_origin): (Hop, Engine),
     ) -> Result<FlowId, RelayReason> {
@@ -147,10 +200,10 @@ impl Installer {
         let to_origin = hop(Direction::ToOrigin, to_origin, from_client)?;
         let to_client = hop(Direction::ToClient, to_client, from_origin)?;
         let spec = FlowSpec {
-            client: ends.client,
+            client: ends.client.into(),
             service,
-            source: ends.source,
-            origin: ends.origin,
+            source: ends.source.into(),
+            origin: ends.origin.into(),
             to_origin,
             to_client,
         };
@@ -268,6 +321,8 @@ fn relay_reason(error: InstallError) -> RelayReason {
     match error {
         InstallError::Full => RelayReason::TableFull,
         InstallError::Taken => RelayReason::KeyTaken,
+        InstallError::Resting => RelayReason::Settling,
+        InstallError::MixedFamilies => RelayReason::AddressFamily,
         InstallError::Kernel(errno) => {
             tracing::warn!(errno, "the kernel refused a map update");
             RelayReason::KernelError

@@ -6,31 +6,45 @@
 mod attach;
 mod dry_run;
 pub mod features;
+mod flows;
+pub mod grace;
+mod guests;
+mod record;
+mod rows;
 mod table;
+mod to_client;
+mod to_origin;
 
 use std::{
     collections::HashMap,
     io,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    time::Duration,
 };
 
 use aya::{Ebpf, EbpfError, EbpfLoader, maps::MapError, programs::ProgramError};
 use proxy_common::{
+    family::{V4, V6},
     flow::{
-        ArrivalKey, Counters, EgressKind, FlowFlags, FlowKey, FlowState, NextHop, NextHopFlags, Rewrite,
-        Route, Stamp,
+        ArrivalKey, EgressKind, FlowState, Hashing, NextHop, NextHopFlags, Ownership, Policing, Settings,
+        Stamp,
     },
-    maps::{self, RECORDS_PER_FLOW},
+    maps,
     verdict::Reason,
 };
 
 pub use self::dry_run::{DryRun, ProgramSize};
 use self::{
     attach::Attached,
-    table::{RowPool, Tables},
+    flows::FlowRows,
+    guests::Guests,
+    record::{Records as _, mapped, unmapped},
+    rows::Resting,
+    table::{Capacity, RowPool, Tables},
 };
 use super::{
-    Arrival, AttachError, Attachment, Datapath, DirectionCounters, Egress, Engine, Escalation, FlowCounters,
+    Arrival, AttachError, Attachment, Datapath, Egress, Engine, Escalation, FlowCounters, FlowDirection,
     FlowId, FlowSpec, InstallError, NextHopId, NextHopSpec,
 };
 
@@ -38,12 +52,55 @@ use super::{
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xproxy-bpf"));
 
 /// How to set up the engine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelOptions {
-    /// Capacity of the tables; the kernel allocates and charges it at once.
+    /// IPv4 flows at once; the kernel allocates and charges the tables at once.
     pub max_flows: u32,
+    /// IPv6 flows at once.
+    pub max_flows_v6: u32,
     /// Which program to prefer.
     pub choice: EngineChoice,
+    /// Our ports towards origins.
+    pub source_ports: RangeInclusive<u16>,
+    /// A flow that forwarded nothing in one direction for this long is none any more in that direction.
+    pub idle_limit: Duration,
+    /// Without [`Datapath::keep_alive`] for this long the programs pass everything.
+    pub orphan_timeout: Duration,
+    /// Packets without a flow that come up in a second.
+    pub misses: MissLimits,
+}
+
+/// How many packets without a flow come up in a second; more are dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MissLimits {
+    /// From one network (a /24, a /56) that no session is awaited from.
+    pub per_source: u32,
+    /// From one network that a session is awaited from, or has.
+    pub per_expected: u32,
+    /// From all networks that no session is awaited from, on one CPU.
+    pub in_all: u32,
+    /// Whether what cannot begin a session is dropped while every relayed tuple is known.
+    pub drop_unsolicited: bool,
+}
+
+impl Default for MissLimits {
+    fn default() -> Self {
+        Self { per_source: 64, per_expected: 4096, in_all: 2048, drop_unsolicited: true }
+    }
+}
+
+impl Default for KernelOptions {
+    fn default() -> Self {
+        Self {
+            max_flows: maps::DEFAULT_FLOWS,
+            max_flows_v6: maps::DEFAULT_FLOWS / 4,
+            choice: EngineChoice::Auto,
+            source_ports: 61000..=65535,
+            idle_limit: Duration::from_secs(120),
+            orphan_timeout: Duration::from_secs(600),
+            misses: MissLimits::default(),
+        }
+    }
 }
 
 /// Which program to prefer on an interface.
@@ -102,9 +159,38 @@ pub struct KernelDatapath {
     // Dropped first: frames stop coming before the tables go.
     attached: HashMap<u32, Attached>,
     tables: Tables,
-    flows: RowPool,
+    seed: u64,
+    flows: HashMap<FlowId, Installed>,
+    next_flow: u32,
+    /// Flows that wait for a grace period to begin, and those that wait for its end.
+    staged: (Vec<FlowId>, Vec<FlowId>),
     next_hops: RowPool,
+    resting_hops: Resting,
+    guests: Guests,
     ebpf: Ebpf,
+}
+
+#[derive(Debug)]
+struct Installed {
+    spec: FlowSpec,
+    rows: FlowRows,
+    escalation: Escalation,
+    is_published: bool,
+}
+
+/// Does the same with the tables of the family that `$address` is of.
+macro_rules! by_family {
+    ($tables:expr, $address:expr, |$flows:ident, $family:ident| $body:expr) => {
+        if $address.is_ipv4() {
+            type $family = V4;
+            let $flows = &mut $tables.v4;
+            $body
+        } else {
+            type $family = V6;
+            let $flows = &mut $tables.v6;
+            $body
+        }
+    };
 }
 
 impl KernelDatapath {
@@ -113,41 +199,80 @@ impl KernelDatapath {
         if OBJECT.is_empty() {
             return Err(LoadError::NoObject);
         }
-        let records = options.max_flows.max(1).saturating_mul(RECORDS_PER_FLOW);
-        let mut ebpf = EbpfLoader::new()
-            .map_max_entries(maps::FLOW_INDEX, records)
-            .map_max_entries(maps::FLOWS, records)
-            .load(OBJECT)?;
+        let capacity = Capacity { v4: options.max_flows.max(1), v6: options.max_flows_v6.max(1) };
+        let mut ebpf = loader(capacity).load(OBJECT)?;
         attach::load_programs(&mut ebpf)?;
-        let tables = Tables::open(&mut ebpf)?;
-        Ok(Self {
-            options: *options,
+        let seed = rand::random();
+        let mut datapath = Self {
+            options: options.clone(),
             attached: HashMap::new(),
-            tables,
-            flows: RowPool::new(records / RECORDS_PER_FLOW),
+            tables: Tables::open(&mut ebpf, capacity, seed)?,
+            seed,
+            flows: HashMap::new(),
+            next_flow: 0,
+            staged: (Vec::new(), Vec::new()),
             next_hops: RowPool::new(maps::NEXT_HOP_ROWS),
+            resting_hops: Resting::default(),
+            guests: Guests::new(options.misses.drop_unsolicited),
             ebpf,
-        })
+        };
+        datapath.keep_alive();
+        Ok(datapath)
+    }
+
+    /// Waits for a grace period: what was installed is seen, and what was withdrawn may be used again.
+    pub fn settle(&mut self) {
+        if self.begin_grace() {
+            grace::wait();
+            self.end_grace();
+        }
     }
 
     /// Sets the state of both directions: `User` to relay a flow in userspace without its packets being strangers, `Drop`
     /// to discard what still arrives for a session that is gone.
     pub fn set_state(&mut self, id: FlowId, state: FlowState) {
-        let (forward, reverse) = records(id);
-        self.tables.set_state(forward, state);
-        self.tables.set_state(reverse, state);
+        let Some(&Installed { ref spec, rows, .. }) = self.flows.get(&id) else { return };
+        by_family!(self.tables, spec.client, |flows, _Family| flows.set_state(rows, state));
     }
 
-    fn direction(&self, record: u32) -> (DirectionCounters, bool) {
-        let counters: Counters = self.tables.counters(record);
-        let direction = DirectionCounters {
-            packets: counters.packets,
-            bytes: counters.bytes,
-            checks: counters.checks,
-            idle: table::now().since(Stamp(counters.last_seen)),
-        };
-        (direction, counters.alerts > 0)
+    fn settings(&self) -> Settings {
+        let KernelOptions { source_ports, orphan_timeout, misses, .. } = &self.options;
+        Settings {
+            hashing: Hashing {
+                seed: self.seed,
+                mask_v4: self.tables.v4.mask(),
+                mask_v6: self.tables.v6.mask(),
+            },
+            ownership: Ownership {
+                seen: table::now().0,
+                limit: Stamp::units(*orphan_timeout),
+                first_port: *source_ports.start(),
+                last_port: *source_ports.end(),
+                reserved: 0,
+            },
+            policing: Policing {
+                per_source: misses.per_source,
+                per_expected: misses.per_expected,
+                in_all: misses.in_all,
+                reserved: 0,
+            },
+            abi_version: u64::from(maps::ABI_VERSION),
+            reserved: 0,
+        }
     }
+}
+
+fn loader<'a>(capacity: Capacity) -> EbpfLoader<'a> {
+    let blocks = |flows| maps::to_client_rows(flows) / maps::BLOCK_ROWS;
+    let mut loader = EbpfLoader::new();
+    loader
+        .map_max_entries(maps::TO_ORIGIN_V4, maps::to_origin_rows(capacity.v4))
+        .map_max_entries(maps::TO_ORIGIN_V6, maps::to_origin_rows(capacity.v6))
+        .map_max_entries(maps::TO_CLIENT_V4, maps::to_client_rows(capacity.v4))
+        .map_max_entries(maps::TO_CLIENT_V6, maps::to_client_rows(capacity.v6))
+        .map_max_entries(maps::BLOCKS_V4, blocks(capacity.v4))
+        .map_max_entries(maps::BLOCKS_V6, blocks(capacity.v6));
+    loader
 }
 
 impl Datapath for KernelDatapath {
@@ -173,7 +298,7 @@ impl Datapath for KernelDatapath {
     }
 
     fn add_next_hop(&mut self, hop: &NextHopSpec) -> Result<NextHopId, InstallError> {
-        let row = self.next_hops.take(table::now()).ok_or(InstallError::Full)?;
+        let row = self.next_hops.take().ok_or(InstallError::Full)?;
         let id = NextHopId(u16::try_from(row).map_err(|_| InstallError::Full)?);
         self.update_next_hop(id, hop);
         Ok(id)
@@ -185,54 +310,132 @@ impl Datapath for KernelDatapath {
 
     fn remove_next_hop(&mut self, id: NextHopId) {
         self.tables.set_next_hop(id.0, UNUSABLE);
-        self.next_hops.give_back(u32::from(id.0), table::now());
+        self.resting_hops.rest(u32::from(id.0));
+    }
+
+    fn set_flow_hop(&mut self, id: FlowId, direction: FlowDirection, hop: NextHopId) {
+        let Some(flow) = self.flows.get_mut(&id) else { return };
+        match direction {
+            FlowDirection::ToOrigin => flow.spec.to_origin = hop,
+            FlowDirection::ToClient => flow.spec.to_client = hop,
+        }
+        let rows = flow.rows;
+        if flow.is_published {
+            by_family!(self.tables, flow.spec.client, |flows, _Family| flows.set_hop(rows, direction, hop));
+        }
     }
 
     fn install(&mut self, flow: &FlowSpec) -> Result<FlowId, InstallError> {
-        let now = table::now();
-        let id = self.flows.take(now).ok_or(InstallError::Full)?;
-        let (forward, reverse) = records(FlowId(id));
-        self.tables.set_record(forward, to_origin(flow), now);
-        self.tables.set_record(reverse, to_client(flow), now);
-        let published = self.tables.publish_pair(
-            (key(flow.origin, flow.source), reverse),
-            (key(flow.client, flow.service), forward),
+        let rows = by_family!(self.tables, flow.client, |flows, _Family| flows.stage(flow))?;
+        let id = FlowId(self.next_flow);
+        self.next_flow = self.next_flow.wrapping_add(1);
+        self.flows.insert(
+            id,
+            Installed { spec: *flow, rows, escalation: Escalation::default(), is_published: false },
         );
-        if let Err(error) = published {
-            self.tables.set_state(forward, FlowState::Free);
-            self.tables.set_state(reverse, FlowState::Free);
-            self.flows.give_back(id, now);
-            return Err(error);
+        self.staged.0.push(id);
+        Ok(id)
+    }
+
+    fn is_published(&self, id: FlowId) -> bool {
+        self.flows.get(&id).is_some_and(|flow| flow.is_published)
+    }
+
+    fn begin_grace(&mut self) -> bool {
+        let (waiting, in_grace) = &mut self.staged;
+        in_grace.append(waiting);
+        let records = [self.tables.v4.begin_grace(), self.tables.v6.begin_grace()];
+        let hops = self.resting_hops.begin_grace();
+        hops || records.contains(&true) || !self.staged.1.is_empty()
+    }
+
+    fn end_grace(&mut self) {
+        self.tables.v4.end_grace();
+        self.tables.v6.end_grace();
+        self.next_hops.give_back(self.resting_hops.end_grace());
+        let idle_limit = Stamp::units(self.options.idle_limit);
+        for id in std::mem::take(&mut self.staged.1) {
+            let Some(flow) = self.flows.get_mut(&id) else { continue };
+            flow.is_published = true;
+            by_family!(self.tables, flow.spec.client, |flows, _Family| {
+                flows.publish(flow.rows, &flow.spec, flow.escalation, idle_limit);
+            });
         }
-        Ok(FlowId(id))
+    }
+
+    fn lease(&mut self, source: SocketAddr, origin: SocketAddr) -> Result<(), InstallError> {
+        self.guests.source(source.ip(), &mut self.tables);
+        by_family!(self.tables, source, |flows, Family| {
+            flows.lease(Family::endpoints(origin, source).ok_or(InstallError::MixedFamilies)?)
+        })
+    }
+
+    fn retire(&mut self, source: SocketAddr, origin: SocketAddr) {
+        by_family!(self.tables, source, |flows, Family| {
+            if let Some(key) = Family::endpoints(origin, source) {
+                flows.retire(&key);
+            }
+        });
+    }
+
+    fn release(&mut self, source: SocketAddr, origin: SocketAddr) {
+        by_family!(self.tables, source, |flows, Family| {
+            if let Some(key) = Family::endpoints(origin, source) {
+                flows.release(&key);
+            }
+        });
+    }
+
+    fn bind(&mut self, client: SocketAddr, service: SocketAddr) {
+        let bound = by_family!(self.tables, client, |flows, Family| {
+            Family::endpoints(client, service)
+                .ok_or(InstallError::MixedFamilies)
+                .and_then(|key| flows.bind(key))
+        });
+        self.guests.bound((client, service), bound.is_ok(), &mut self.tables);
+    }
+
+    fn unbind(&mut self, client: SocketAddr, service: SocketAddr) {
+        by_family!(self.tables, client, |flows, Family| {
+            if let Some(key) = Family::endpoints(client, service) {
+                flows.unbind(&key);
+            }
+        });
+        self.guests.unbound((client, service), &mut self.tables);
+    }
+
+    fn expect(&mut self, client: IpAddr) {
+        self.guests.expect(client, &mut self.tables);
+    }
+
+    fn unexpect(&mut self, client: IpAddr) {
+        self.guests.unexpect(client, &mut self.tables);
+    }
+
+    fn keep_alive(&mut self) {
+        self.tables.set_settings(self.settings());
     }
 
     fn remove(&mut self, id: FlowId) -> FlowCounters {
-        let (forward, reverse) = records(id);
-        let (sent, answered) = (self.tables.route(forward), self.tables.route(reverse));
-        if sent.state() == FlowState::Free {
-            return self.counters(id);
+        let counters = self.counters(id);
+        if let Some(Installed { spec, rows, .. }) = self.flows.remove(&id) {
+            by_family!(self.tables, spec.client, |flows, _Family| flows.withdraw(rows));
         }
-        // What a direction turns datagrams into is the other direction's key, seen from its far end.
-        self.tables.withdraw(&far_key(&answered.rewrite));
-        self.tables.withdraw(&far_key(&sent.rewrite));
-        self.tables.set_state(forward, FlowState::Free);
-        self.tables.set_state(reverse, FlowState::Free);
-        self.flows.give_back(id.0, table::now());
-        self.counters(id)
+        counters
     }
 
     fn escalate(&mut self, id: FlowId, what: Escalation) {
-        let (forward, reverse) = records(id);
-        self.tables.set_flag(forward, FlowFlags::ESCALATE_CHECK, what.requests);
-        self.tables.set_flag(reverse, FlowFlags::ESCALATE_CHECK, what.responses);
+        let Some(flow) = self.flows.get_mut(&id) else { return };
+        flow.escalation = what;
+        let rows = flow.rows;
+        if flow.is_published {
+            by_family!(self.tables, flow.spec.client, |flows, _Family| flows.escalate(rows, what));
+        }
     }
 
     fn counters(&self, id: FlowId) -> FlowCounters {
-        let (forward, reverse) = records(id);
-        let ((to_origin, client_alert), (to_client, origin_alert)) =
-            (self.direction(forward), self.direction(reverse));
-        FlowCounters { to_origin, to_client, closing: client_alert || origin_alert }
+        let Some(Installed { spec, rows, .. }) = self.flows.get(&id) else { return FlowCounters::default() };
+        if spec.client.is_ipv4() { self.tables.v4.counters(*rows) } else { self.tables.v6.counters(*rows) }
     }
 
     fn reasons(&self) -> Vec<(Engine, Reason, u64)> {
@@ -240,65 +443,16 @@ impl Datapath for KernelDatapath {
         pairs.map(|(engine, reason)| (engine, reason, self.tables.frames(engine, reason))).collect()
     }
 
-    fn arrival(&self, client: SocketAddrV4) -> Option<Arrival> {
-        let key = ArrivalKey { addr: addr(client).into(), port: client.port().into(), reserved: [0; 2] };
+    fn arrival(&self, client: SocketAddr) -> Option<Arrival> {
+        let key = ArrivalKey { addr: mapped(client.ip()), port: client.port().into(), reserved: [0; 2] };
         let arrival = self.tables.arrival(&key)?;
-        let service = SocketAddrV4::new(Ipv4Addr::from(arrival.addr.get()), arrival.port.get());
+        let service = SocketAddr::new(unmapped(arrival.addr), arrival.port.get());
         Some(Arrival { service, ifindex: arrival.ifindex })
     }
 
     fn table_bytes(&self) -> u64 {
         self.tables.bytes()
     }
-}
-
-fn records(id: FlowId) -> (u32, u32) {
-    let forward = id.0 * RECORDS_PER_FLOW;
-    (forward, forward + 1)
-}
-
-fn to_origin(flow: &FlowSpec) -> Route {
-    Route {
-        state: FlowState::Forward as u8,
-        flags: 0,
-        next_hop: flow.to_origin.0,
-        rewrite: rewrite(flow.source, flow.origin),
-    }
-}
-
-fn to_client(flow: &FlowSpec) -> Route {
-    Route {
-        state: FlowState::Forward as u8,
-        flags: FlowFlags::TO_CLIENT,
-        next_hop: flow.to_client.0,
-        rewrite: rewrite(flow.service, flow.client),
-    }
-}
-
-fn rewrite(src: SocketAddrV4, dst: SocketAddrV4) -> Rewrite {
-    Rewrite {
-        src: addr(src).into(),
-        dst: addr(dst).into(),
-        src_port: src.port().into(),
-        dst_port: dst.port().into(),
-    }
-}
-
-fn key(src: SocketAddrV4, dst: SocketAddrV4) -> FlowKey {
-    let Rewrite { src, dst, src_port, dst_port } = rewrite(src, dst);
-    FlowKey { src, dst, src_port, dst_port, protocol: UDP, reserved: [0; 3] }
-}
-
-/// The key of what comes back for datagrams rewritten so.
-fn far_key(to: &Rewrite) -> FlowKey {
-    let (src, dst, src_port, dst_port) = (to.dst, to.src, to.dst_port, to.src_port);
-    FlowKey { src, dst, src_port, dst_port, protocol: UDP, reserved: [0; 3] }
-}
-
-const UDP: u8 = 17;
-
-fn addr(socket: SocketAddrV4) -> u32 {
-    u32::from(*socket.ip())
 }
 
 const UNUSABLE: NextHop = NextHop {

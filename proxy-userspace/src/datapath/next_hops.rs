@@ -134,13 +134,13 @@ impl NextHops {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, SocketAddrV4};
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
     use proxy_common::verdict::Reason;
 
     use super::*;
     use crate::datapath::{
-        Arrival, AttachError, Attachment, Engine, Escalation, FlowCounters, FlowId, FlowSpec,
+        Arrival, AttachError, Attachment, Engine, Escalation, FlowCounters, FlowDirection, FlowId, FlowSpec,
     };
 
     /// The next-hop table alone.
@@ -182,9 +182,27 @@ mod tests {
         fn reasons(&self) -> Vec<(Engine, Reason, u64)> {
             Vec::new()
         }
-        fn arrival(&self, _: SocketAddrV4) -> Option<Arrival> {
+        fn arrival(&self, _: SocketAddr) -> Option<Arrival> {
             None
         }
+        fn set_flow_hop(&mut self, _: FlowId, _: FlowDirection, _: NextHopId) {}
+        fn is_published(&self, _: FlowId) -> bool {
+            false
+        }
+        fn begin_grace(&mut self) -> bool {
+            false
+        }
+        fn end_grace(&mut self) {}
+        fn lease(&mut self, _: SocketAddr, _: SocketAddr) -> Result<(), InstallError> {
+            Ok(())
+        }
+        fn retire(&mut self, _: SocketAddr, _: SocketAddr) {}
+        fn release(&mut self, _: SocketAddr, _: SocketAddr) {}
+        fn bind(&mut self, _: SocketAddr, _: SocketAddr) {}
+        fn unbind(&mut self, _: SocketAddr, _: SocketAddr) {}
+        fn expect(&mut self, _: IpAddr) {}
+        fn unexpect(&mut self, _: IpAddr) {}
+        fn keep_alive(&mut self) {}
         fn table_bytes(&self) -> u64 {
             0
         }

@@ -78,6 +78,13 @@ pub enum Action {
         /// Which.
         what: Escalation,
     },
+    /// A source port has rested towards an origin: forget it.
+    Release {
+        /// The source port.
+        source: SocketAddr,
+        /// The origin's media endpoint.
+        origin: SocketAddr,
+    },
     /// Forget the session everywhere; its port rests already.
     Retire {
         /// The session.

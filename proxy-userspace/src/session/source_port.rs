@@ -20,10 +20,13 @@ pub struct SourcePorts {
     start: u16,
     spaces: HashMap<(IpAddr, SocketAddr), Space>,
     unusable: HashSet<SocketAddr>,
+    /// Ports that have rested, and towards which origin, since [`SourcePorts::sweep`] was last called.
+    rested: HashSet<(SocketAddr, SocketAddr)>,
 }
 
 #[derive(Debug, Default)]
 struct Space {
+    /// No port before this one is free. Leases stay close together: the kernel keeps records by blocks of ports.
     next: u32,
     taken: HashSet<u16>,
     resting: VecDeque<(Instant, u16)>,
@@ -46,7 +49,7 @@ impl SourcePorts {
     /// Ports of `range`; a freed one rests for `rest`. `seed` chooses where allocation starts.
     pub fn new(range: RangeInclusive<u16>, rest: Duration, seed: u16) -> Self {
         let start = seed % (range.end() - range.start()).saturating_add(1).max(1);
-        Self { range, rest, start, spaces: HashMap::new(), unusable: HashSet::new() }
+        Self { range, rest, start, spaces: HashMap::new(), unusable: HashSet::new(), rested: HashSet::new() }
     }
 
     /// Takes a port towards `origin` on the first of `sources` that has one; `None` when all are exhausted.
@@ -56,14 +59,17 @@ impl SourcePorts {
 
     fn lease_from(&mut self, source: IpAddr, origin: SocketAddr, now: Instant) -> Option<SocketAddr> {
         let (first, size) = (*self.range.start(), self.range.len() as u32);
+        let start = u32::from(self.start);
         let space = self.spaces.entry((source, origin)).or_default();
-        space.wake(now);
-        for _ in 0..size {
-            let offset = (u32::from(self.start) + space.next) % size;
-            space.next = (space.next + 1) % size;
+        let woken = space.wake(now, (first, self.start, size));
+        self.rested.extend(woken.into_iter().map(|port| (SocketAddr::new(source, port), origin)));
+        while space.next < size {
+            let offset = (start + space.next) % size;
+            space.next += 1;
             let port = first + u16::try_from(offset).expect("an offset into a range of u16");
             let address = SocketAddr::new(source, port);
             if !self.unusable.contains(&address) && space.taken.insert(port) {
+                self.rested.remove(&(address, origin));
                 return Some(address);
             }
         }
@@ -85,12 +91,16 @@ impl SourcePorts {
         }
     }
 
-    /// Ends rests that are over and drops spaces that hold nothing.
-    pub fn sweep(&mut self, now: Instant) {
-        self.spaces.retain(|_, space| {
-            space.wake(now);
+    /// Ends rests that are over and drops spaces that hold nothing; names the ports, and the origins they were towards, that
+    /// have rested and were not leased again.
+    pub fn sweep(&mut self, now: Instant) -> Vec<(SocketAddr, SocketAddr)> {
+        let Self { spaces, rested, start, range, .. } = self;
+        spaces.retain(|(source, origin), space| {
+            let woken = space.wake(now, (*range.start(), *start, range.len() as u32));
+            rested.extend(woken.into_iter().map(|port| (SocketAddr::new(*source, port), *origin)));
             !space.taken.is_empty()
         });
+        rested.drain().collect()
     }
 
     /// How full the spaces are.
@@ -106,14 +116,16 @@ impl SourcePorts {
 }
 
 impl Space {
-    fn wake(&mut self, now: Instant) {
-        while let Some(&(until, port)) = self.resting.front() {
-            if until > now {
-                break;
-            }
-            self.resting.pop_front();
-            self.taken.remove(&port);
+    /// Ports whose rest is over.
+    fn wake(&mut self, now: Instant, (first, start, size): (u16, u16, u32)) -> Vec<u16> {
+        let over = self.resting.iter().take_while(|(until, _)| *until <= now).count();
+        let woken: Vec<u16> = self.resting.drain(..over).map(|(_, port)| port).collect();
+        for port in &woken {
+            self.taken.remove(port);
+            let offset = u32::from(port - first) + size - u32::from(start);
+            self.next = self.next.min(offset % size);
         }
+        woken
     }
 }
 
@@ -170,6 +182,28 @@ mod tests {
     }
 
     #[test]
+    fn leases_stay_close_together() {
+        let (mut ports, now) = (pool(100), Instant::now());
+        let first = ports.lease(&[ip(1)], origin(2), now).unwrap();
+        for _ in 0..1000 {
+            let lease = ports.lease(&[ip(1)], origin(2), now).unwrap();
+            ports.release(lease, origin(2), now);
+            ports.sweep(now + REST);
+        }
+        let last = ports.lease(&[ip(1)], origin(2), now).unwrap();
+        assert_eq!(last.port(), first.port() + 1);
+    }
+
+    #[test]
+    fn a_port_that_is_leased_again_has_not_rested_for_nobody() {
+        let (mut ports, now) = (pool(1), Instant::now());
+        let lease = ports.lease(&[ip(1)], origin(2), now).unwrap();
+        ports.release(lease, origin(2), now);
+        assert_eq!(ports.lease(&[ip(1)], origin(2), now + REST), Some(lease));
+        assert_eq!(ports.sweep(now + REST), []);
+    }
+
+    #[test]
     fn a_port_that_cannot_be_bound_is_never_offered_again() {
         let (mut ports, now) = (pool(2), Instant::now());
         let bad = ports.lease(&[ip(1)], origin(2), now).unwrap();
@@ -186,7 +220,8 @@ mod tests {
         let lease = ports.lease(&[ip(1)], origin(2), now).unwrap();
         ports.release(lease, origin(2), now);
         assert_eq!(ports.usage(), Usage { leased: 0, resting: 1, fullest: 1, capacity: 4 });
-        ports.sweep(now + REST);
+        assert_eq!(ports.sweep(now), []);
+        assert_eq!(ports.sweep(now + REST), [(lease, origin(2))]);
         assert_eq!(ports.usage(), Usage { capacity: 4, ..Usage::default() });
         assert!(ports.spaces.is_empty());
     }

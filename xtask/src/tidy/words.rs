@@ -46,7 +46,16 @@ const BOUNDARIES: &[Boundary] = &[
         USERSPACE,
         &["proxy-userspace/src/net", "proxy-userspace/src/api", "proxy-userspace/src/origin/probe.rs"],
     ),
-    boundary("libc::", USERSPACE, &["proxy-userspace/src/net/udp.rs", "proxy-userspace/src/net/splice.rs"]),
+    boundary(
+        "libc::",
+        USERSPACE,
+        &[
+            "proxy-userspace/src/net/udp.rs",
+            "proxy-userspace/src/net/splice.rs",
+            // membarrier, which no crate names.
+            "proxy-userspace/src/datapath/kernel/grace.rs",
+        ],
+    ),
     boundary("tokio::", PURE, &[]),
     Boundary { name: "aya::", within: PURE, homes: &[], except: &["aya::Pod"] },
     boundary("rand::", PURE, &[]),

@@ -2,8 +2,10 @@
 
 use aya::programs::{Program, ProgramError, SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp};
 use proxy_common::{
-    flow::{FlowKey, NextHop, Route},
-    forward, maps,
+    family::{Family, V4, V6},
+    flow::{Direction, Endpoints, Hashing, NextHop, Ownership, Policing, ServiceKey, Stamp},
+    forward::{self, Budget},
+    maps,
 };
 
 use super::{KernelDatapath, attach};
@@ -63,17 +65,57 @@ impl KernelDatapath {
     }
 }
 
-/// The tables as the programs see them, so that a decision can be taken on the host.
+/// The tables as the programs see them, so that a decision can be taken on the host. Budgets are the programs' own.
 impl forward::Tables for KernelDatapath {
-    fn route(&self, key: &FlowKey) -> Option<(u32, Route)> {
-        let record = self.tables.record_of(key)?;
-        Some((record, self.tables.route(record)))
+    fn hashing(&self) -> Option<Hashing> {
+        Some(self.settings().hashing)
+    }
+
+    fn ownership(&self) -> Option<Ownership> {
+        Some(self.settings().ownership)
+    }
+
+    fn policing(&self) -> Option<Policing> {
+        Some(self.settings().policing)
     }
 
     fn next_hop(&self, index: u16) -> Option<NextHop> {
         (u32::from(index) < maps::NEXT_HOP_ROWS).then(|| self.tables.next_hop(index))
     }
+
+    fn service(&self, key: &ServiceKey) -> Option<u32> {
+        self.tables.service(key)
+    }
+
+    fn spend(&self, _: Budget, _: u32, _: u32) -> Option<bool> {
+        None
+    }
 }
+
+macro_rules! records {
+    ($family:ident, $flows:ident) => {
+        impl forward::Records<$family> for KernelDatapath {
+            fn route(&self, direction: Direction, row: u32) -> Option<<$family as Family>::Route> {
+                Some(self.tables.$flows.route(direction, row))
+            }
+
+            fn last_seen(&self, direction: Direction, row: u32) -> Option<Stamp> {
+                Some(self.tables.$flows.last_seen(direction, row))
+            }
+
+            fn block(&self, key: &<$family as Family>::Block) -> Option<u32> {
+                self.tables.$flows.find_block(&key.endpoints)
+            }
+
+            fn find(&self, key: &Endpoints<<$family as Family>::Addr>) -> Option<u32> {
+                self.tables.$flows.find_forward(key)
+            }
+        }
+    };
+}
+
+records!(V4, v4);
+records!(V6, v6);
 
 fn test_run<P>(program: &P, frame: &[u8]) -> Result<DryRun, ProgramError>
 where

@@ -1,38 +1,38 @@
-//! The tables as userspace writes them: records and next hops through a shared mapping, keys by syscall.
-//!
-//! Userspace and the kernel never write the same word; each word is stored and loaded whole.
+//! The tables as userspace writes them: records, next hops and settings through a shared mapping, the rest by syscall.
 
 use std::{
-    collections::VecDeque,
-    fmt, fs, io,
+    fmt, fs,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
-    ptr::{self, NonNull},
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
 };
 
 use aya::{
-    Ebpf,
+    Ebpf, Pod,
     maps::{HashMap, Map, MapData, MapError, PerCpuArray},
     sys::SyscallError,
 };
 use proxy_common::{
-    flow::{Arrival, ArrivalKey, Counters, EgressKind, Flow, FlowKey, FlowState, NextHop, Route, Stamp},
+    family::{V4, V6},
+    flow::{
+        Arrival, ArrivalKey, BlockV4, BlockV6, EgressKind, FlowV4, FlowV6, MissCount, NextHop, ServiceKey,
+        Settings, Stamp,
+    },
     maps,
     verdict::{Engine, Reason},
 };
 use rustix::{
     io::Errno,
-    mm::{MapFlags, ProtFlags, mmap, munmap},
     time::{ClockId, clock_gettime},
 };
+use zerocopy::IntoBytes as _;
 
-use super::{InstallError, LoadError};
-
-/// A removed row rests this long: a program that found it just before may still use it.
-const REST: Duration = Duration::from_secs(1);
-/// `BPF_NOEXIST`.
-const NO_EXIST: u64 = 1;
+use super::{
+    InstallError, LoadError,
+    flows::Flows,
+    record::Records,
+    rows::{Mapping, Rows as _},
+    to_client::{BlockIndex, ToClient},
+    to_origin::ToOrigin,
+};
 
 /// Now, as the kernel stamps records.
 pub(super) fn now() -> Stamp {
@@ -41,11 +41,17 @@ pub(super) fn now() -> Stamp {
     Stamp::from_nanos(seconds * 1_000_000_000 + nanos)
 }
 
+/// Where the programs look blocks up.
+pub(super) type Blocks<K> = HashMap<MapData, K, u32>;
+
 /// The open tables.
 pub(super) struct Tables {
-    index: HashMap<MapData, FlowKey, u32>,
-    flows: Mapping<Flow>,
-    next_hops: Mapping<NextHop>,
+    pub(super) v4: Flows<V4, Mapping, Blocks<BlockV4>>,
+    pub(super) v6: Flows<V6, Mapping, Blocks<BlockV6>>,
+    next_hops: Mapping,
+    settings: Mapping,
+    services: HashMap<MapData, ServiceKey, u32>,
+    expected: HashMap<MapData, u64, MissCount>,
     reasons: PerCpuArray<MapData, u64>,
     arrivals: HashMap<MapData, ArrivalKey, Arrival>,
     bytes: u64,
@@ -57,13 +63,31 @@ impl fmt::Debug for Tables {
     }
 }
 
+/// Flows of each family that the tables are for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Capacity {
+    pub(super) v4: u32,
+    pub(super) v6: u32,
+}
+
 impl Tables {
-    pub(super) fn open(ebpf: &mut Ebpf) -> Result<Self, LoadError> {
+    pub(super) fn open(ebpf: &mut Ebpf, capacity: Capacity, seed: u64) -> Result<Self, LoadError> {
         let bytes = ebpf.maps().map(|(_, map)| memory_of(map)).sum();
+        let v4 = Flows::new(
+            ToOrigin::new(mapped::<FlowV4>(ebpf, maps::TO_ORIGIN_V4)?, seed, capacity.v4),
+            ToClient::new(mapped::<FlowV4>(ebpf, maps::TO_CLIENT_V4)?, typed(ebpf, maps::BLOCKS_V4)?),
+        );
+        let v6 = Flows::new(
+            ToOrigin::new(mapped::<FlowV6>(ebpf, maps::TO_ORIGIN_V6)?, seed, capacity.v6),
+            ToClient::new(mapped::<FlowV6>(ebpf, maps::TO_CLIENT_V6)?, typed(ebpf, maps::BLOCKS_V6)?),
+        );
         Ok(Self {
-            index: typed(ebpf, maps::FLOW_INDEX)?,
-            flows: mapped(ebpf, maps::FLOWS)?,
-            next_hops: mapped(ebpf, maps::NEXT_HOPS)?,
+            v4,
+            v6,
+            next_hops: mapped::<NextHop>(ebpf, maps::NEXT_HOPS)?,
+            settings: mapped::<Settings>(ebpf, maps::SETTINGS)?,
+            services: typed(ebpf, maps::SERVICES)?,
+            expected: typed(ebpf, maps::EXPECTED)?,
             reasons: typed(ebpf, maps::REASONS)?,
             arrivals: typed(ebpf, maps::ARRIVALS)?,
             bytes,
@@ -74,54 +98,11 @@ impl Tables {
         self.bytes
     }
 
-    /// Writes a record that no key leads to.
-    pub(super) fn set_record(&self, record: u32, route: Route, now: Stamp) {
-        let none = Counters { packets: 0, bytes: 0, checks: 0, alerts: 0, last_seen: now.0, reserved: 0 };
-        self.flows.store(record, ROUTE_WORDS, none.to_words());
-        self.flows.store(record, 0, route.to_words());
-    }
-
-    pub(super) fn record_of(&self, key: &FlowKey) -> Option<u32> {
-        self.index.get(key, 0).ok()
-    }
-
-    pub(super) fn route(&self, record: u32) -> Route {
-        Route::from_words(self.flows.load(record, 0))
-    }
-
-    pub(super) fn counters(&self, record: u32) -> Counters {
-        Counters::from_words(self.flows.load(record, ROUTE_WORDS))
-    }
-
-    pub(super) fn set_flag(&self, record: u32, flag: u8, on: bool) {
-        let route = self.route(record);
-        let flags = if on { route.flags | flag } else { route.flags & !flag };
-        self.flows.store(record, 0, Route { flags, ..route }.to_words());
-    }
-
-    pub(super) fn set_state(&self, record: u32, state: FlowState) {
-        let route = Route { state: state as u8, ..self.route(record) };
-        self.flows.store(record, 0, route.to_words());
-    }
-
-    /// Makes two records found: both, or neither.
-    pub(super) fn publish_pair(
-        &mut self,
-        first: (FlowKey, u32),
-        second: (FlowKey, u32),
-    ) -> Result<(), InstallError> {
-        self.publish(first)?;
-        self.publish(second).inspect_err(|_| self.withdraw(&first.0))
-    }
-
-    fn publish(&mut self, (key, record): (FlowKey, u32)) -> Result<(), InstallError> {
-        self.index.insert(key, record, NO_EXIST).map_err(|error| install_error(&error))
-    }
-
-    /// Makes a record unfindable.
-    pub(super) fn withdraw(&mut self, key: &FlowKey) {
-        if let Err(error) = self.index.remove(key) {
-            tracing::warn!(?error, "failed to remove a flow key");
+    /// Writes the settings, each word whole.
+    pub(super) fn set_settings(&self, settings: Settings) {
+        for (word, bytes) in settings.as_bytes().chunks_exact(size_of::<u64>()).enumerate() {
+            let value = u64::from_ne_bytes(bytes.try_into().expect("chunks have the length of a word"));
+            self.settings.store(0, word, value);
         }
     }
 
@@ -130,17 +111,16 @@ impl Tables {
         let row = u32::from(row);
         let [neighbour, us, device, _] = hop.to_words();
         let [_, closed, ..] = NextHop { egress: EgressKind::Unusable as u8, ..hop }.to_words();
-        let [_, _, old_device, _] = self.next_hops.load(row, 0);
-        if old_device != device {
-            self.next_hops.store(row, 1, [closed]);
+        if self.next_hops.load(row, 2) != device {
+            self.next_hops.store(row, 1, closed);
         }
-        self.next_hops.store(row, 0, [neighbour]);
-        self.next_hops.store(row, 2, [device]);
-        self.next_hops.store(row, 1, [us]);
+        self.next_hops.store(row, 0, neighbour);
+        self.next_hops.store(row, 2, device);
+        self.next_hops.store(row, 1, us);
     }
 
     pub(super) fn next_hop(&self, row: u16) -> NextHop {
-        NextHop::from_words(self.next_hops.load(u32::from(row), 0))
+        NextHop::from_words(self.next_hops.load_words(u32::from(row), 0))
     }
 
     pub(super) fn frames(&self, engine: Engine, reason: Reason) -> u64 {
@@ -150,9 +130,43 @@ impl Tables {
     pub(super) fn arrival(&self, key: &ArrivalKey) -> Option<Arrival> {
         self.arrivals.get(key, 0).ok()
     }
+
+    pub(super) fn service(&self, key: &ServiceKey) -> Option<u32> {
+        self.services.get(key, 0).ok()
+    }
+
+    pub(super) fn set_service(&mut self, key: ServiceKey, flags: u32) {
+        if let Err(error) = self.services.insert(key, flags, 0) {
+            tracing::warn!(%error, "a service cannot be policed");
+        }
+    }
+
+    pub(super) fn expect(&mut self, prefix: u64) {
+        if let Err(error) = self.expected.insert(prefix, MissCount { window: 0, count: 0 }, 0) {
+            tracing::debug!(%error, "a source prefix shares the budget of all");
+        }
+    }
+
+    pub(super) fn unexpect(&mut self, prefix: u64) {
+        // It may never have been there: the table was full.
+        let _missing = self.expected.remove(&prefix);
+    }
 }
 
-const ROUTE_WORDS: usize = size_of::<Route>() / size_of::<u64>();
+impl<F: Records<Block = K>, K: Pod> BlockIndex<F> for Blocks<K> {
+    fn insert(&mut self, key: K, base: u32) -> Result<(), InstallError> {
+        HashMap::insert(self, key, base, NO_EXIST).map_err(|error| install_error(&error))
+    }
+
+    fn remove(&mut self, key: &K) {
+        if let Err(error) = HashMap::remove(self, key) {
+            tracing::warn!(%error, "failed to remove a block of source ports");
+        }
+    }
+}
+
+/// `BPF_NOEXIST`.
+const NO_EXIST: u64 = 1;
 
 fn install_error(error: &MapError) -> InstallError {
     let MapError::SyscallError(SyscallError { io_error, .. }) = error else {
@@ -173,10 +187,11 @@ fn typed<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str)
     take(ebpf, name)?.try_into().map_err(|source| LoadError::Map { name, source })
 }
 
-fn mapped<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<Mapping<T>, LoadError> {
+fn mapped<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<Mapping, LoadError> {
     let Map::Array(map) = take(ebpf, name)? else { return Err(LoadError::Missing(name)) };
     let rows = map.info().map_err(|source| LoadError::Map { name, source })?.max_entries();
-    Mapping::new(map, rows).map_err(|source| LoadError::Mmap { name, source })
+    let words = size_of::<T>() / size_of::<u64>();
+    Mapping::new(map, rows, words).map_err(|source| LoadError::Mmap { name, source })
 }
 
 /// What the kernel charges for a map.
@@ -192,83 +207,21 @@ fn charged(fd: BorrowedFd<'_>) -> Option<u64> {
     info.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok())
 }
 
-/// An array map of `T` in this process's memory.
-#[derive(Debug)]
-struct Mapping<T> {
-    base: NonNull<T>,
-    rows: u32,
-    // Keeps the map open: aya closes it on drop.
-    _map: MapData,
-}
-
-// SAFETY: the mapping is memory of the process, not of a thread, and is only accessed atomically.
-unsafe impl<T> Send for Mapping<T> {}
-// SAFETY: as above.
-unsafe impl<T> Sync for Mapping<T> {}
-
-impl<T> Mapping<T> {
-    fn new(map: MapData, rows: u32) -> io::Result<Self> {
-        let length = Self::length(rows);
-        // SAFETY: a new mapping at an address of the kernel's choice; the kernel refuses a length behind the map's end.
-        let base = unsafe {
-            mmap(
-                ptr::null_mut(),
-                length,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                map.fd().as_fd(),
-                0,
-            )?
-        };
-        let base = NonNull::new(base.cast()).ok_or_else(io::Error::last_os_error)?;
-        Ok(Self { base, rows, _map: map })
-    }
-
-    fn length(rows: u32) -> usize {
-        rows as usize * size_of::<T>()
-    }
-
-    fn store<const N: usize>(&self, row: u32, first: usize, words: [u64; N]) {
-        for (offset, word) in words.into_iter().enumerate() {
-            self.word(row, first + offset).store(word, Ordering::Release);
-        }
-    }
-
-    fn load<const N: usize>(&self, row: u32, first: usize) -> [u64; N] {
-        std::array::from_fn(|offset| self.word(row, first + offset).load(Ordering::Acquire))
-    }
-
-    fn word(&self, row: u32, word: usize) -> &AtomicU64 {
-        assert!(row < self.rows && word < size_of::<T>() / size_of::<u64>(), "row {row} is not in the table");
-        // SAFETY: in bounds by the assertion, aligned because rows are multiples of words, and mapped as long as `self`.
-        unsafe { AtomicU64::from_ptr(self.base.add(row as usize).cast::<u64>().add(word).as_ptr()) }
-    }
-}
-
-impl<T> Drop for Mapping<T> {
-    fn drop(&mut self) {
-        // SAFETY: made by `new` with this length, and no reference to it outlives `self`.
-        let unmapped = unsafe { munmap(self.base.as_ptr().cast(), Self::length(self.rows)) };
-        debug_assert!(unmapped.is_ok());
-    }
-}
-
-/// Which rows are in use.
+/// Rows of a table that are in use.
 #[derive(Debug)]
 pub(super) struct RowPool {
     capacity: u32,
     used: u32,
-    resting: VecDeque<(Stamp, u32)>,
+    free: Vec<u32>,
 }
 
 impl RowPool {
     pub(super) fn new(capacity: u32) -> Self {
-        Self { capacity, used: 0, resting: VecDeque::new() }
+        Self { capacity, used: 0, free: Vec::new() }
     }
 
-    /// A row that nobody can still be using.
-    pub(super) fn take(&mut self, now: Stamp) -> Option<u32> {
-        if let Some((_, row)) = self.resting.pop_front_if(|(since, _)| now.since(*since) >= REST) {
+    pub(super) fn take(&mut self) -> Option<u32> {
+        if let Some(row) = self.free.pop() {
             return Some(row);
         }
         let row = (self.used < self.capacity).then_some(self.used)?;
@@ -276,8 +229,8 @@ impl RowPool {
         Some(row)
     }
 
-    pub(super) fn give_back(&mut self, row: u32, now: Stamp) {
-        self.resting.push_back((now, row));
+    pub(super) fn give_back(&mut self, rows: Vec<u32>) {
+        self.free.extend(rows);
     }
 }
 
@@ -285,29 +238,11 @@ impl RowPool {
 mod tests {
     use super::*;
 
-    const SECOND: u32 = 1_000_000_000 >> 20;
-
-    #[test]
-    fn a_row_rests_before_it_is_used_again() {
-        let mut rows = RowPool::new(1);
-        assert_eq!(rows.take(Stamp(0)), Some(0));
-        rows.give_back(0, Stamp(0));
-        assert_eq!(rows.take(Stamp(SECOND / 2)), None);
-        assert_eq!(rows.take(Stamp(SECOND + 1)), Some(0));
-    }
-
-    #[test]
-    fn a_rest_survives_the_wrap_of_the_clock() {
-        let mut rows = RowPool::new(1);
-        rows.take(Stamp(0));
-        rows.give_back(0, Stamp(u32::MAX - 10));
-        assert_eq!(rows.take(Stamp(0)), None);
-        assert_eq!(rows.take(Stamp(SECOND)), Some(0));
-    }
-
     #[test]
     fn no_row_is_given_twice() {
         let mut rows = RowPool::new(2);
-        assert_eq!((rows.take(Stamp(0)), rows.take(Stamp(0)), rows.take(Stamp(0))), (Some(0), Some(1), None));
+        assert_eq!((rows.take(), rows.take(), rows.take()), (Some(0), Some(1), None));
+        rows.give_back(vec![1]);
+        assert_eq!((rows.take(), rows.take()), (Some(1), None));
     }
 }

@@ -1,0 +1,253 @@
+//! Flows of one family: two records that are published and withdrawn as one.
+
+use std::collections::HashSet;
+
+use proxy_common::flow::{Direction, Endpoints, FlowFlags, FlowState, Head, RouteRecord as _, Stamp};
+
+use super::{
+    super::{DirectionCounters, Escalation, FlowCounters, FlowDirection, FlowSpec, InstallError, NextHopId},
+    record::{Records, load_counters, load_head, reset_counters, store_head},
+    rows::Rows,
+    table,
+    to_client::{BlockIndex, ToClient},
+    to_origin::ToOrigin,
+};
+
+/// The tables of one family.
+#[derive(Debug)]
+pub(super) struct Flows<F: Records, R, I> {
+    to_origin: ToOrigin<F, R>,
+    to_client: ToClient<F, R, I>,
+    /// Rows towards clients of flows that are not published yet.
+    staged: HashSet<u32>,
+}
+
+/// A flow's rows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FlowRows {
+    to_origin: u32,
+    to_client: u32,
+    /// Rows that the flow brought along and takes away again; the others belong to a tuple or a lease.
+    owned: (bool, bool),
+}
+
+impl<F: Records, R: Rows, I: BlockIndex<F>> Flows<F, R, I>
+where
+    F::Addr: std::hash::Hash,
+{
+    pub(super) fn new(to_origin: ToOrigin<F, R>, to_client: ToClient<F, R, I>) -> Self {
+        Self { to_origin, to_client, staged: HashSet::new() }
+    }
+
+    /// Rows towards the origin less one.
+    pub(super) fn mask(&self) -> u32 {
+        self.to_origin.mask()
+    }
+
+    /// Makes a relayed tuple known; one that is known stays so.
+    pub(super) fn bind(&mut self, key: Endpoints<F::Addr>) -> Result<(), InstallError> {
+        match self.to_origin.insert(key, table::now()) {
+            Ok(_) | Err(InstallError::Taken) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Forgets a relayed tuple.
+    pub(super) fn unbind(&mut self, key: &Endpoints<F::Addr>) {
+        if let Some(row) = self.to_origin.find(key) {
+            self.to_origin.remove(row);
+        }
+    }
+
+    /// Makes a leased source port known; what comes from the origin is relayed.
+    pub(super) fn lease(&mut self, key: Endpoints<F::Addr>) -> Result<(), InstallError> {
+        match self.to_client.find(&key) {
+            Some(row) => set_state(&self.to_client.rows, row, FlowState::User),
+            None => drop(self.to_client.insert(key, table::now())?),
+        }
+        Ok(())
+    }
+
+    /// Drops what still comes from the origin to a source port.
+    pub(super) fn retire(&mut self, key: &Endpoints<F::Addr>) {
+        if let Some(row) = self.to_client.find(key) {
+            self.to_client.retire(row);
+        }
+    }
+
+    /// Forgets a source port.
+    pub(super) fn release(&mut self, key: &Endpoints<F::Addr>) {
+        self.to_client.remove(key);
+    }
+
+    /// Writes both records, not yet to be seen.
+    pub(super) fn stage(&mut self, flow: &FlowSpec) -> Result<FlowRows, InstallError> {
+        let ends = |src, dst| F::endpoints(src, dst).ok_or(InstallError::MixedFamilies);
+        let (asked, sent) = (ends(flow.client, flow.service)?, ends(flow.source, flow.origin)?);
+        let now = table::now();
+        let (to_client, owns_reverse) = self.reverse_row(sent.reversed(), now)?;
+        let (to_origin, owns_forward) = match self.forward_row(asked, now) {
+            Ok(row) => row,
+            Err(error) => {
+                if owns_reverse {
+                    self.to_client.remove(&sent.reversed());
+                }
+                return Err(error);
+            }
+        };
+        write::<F>(&self.to_origin.rows, to_origin, (asked, sent), now);
+        write::<F>(&self.to_client.rows, to_client, (sent.reversed(), asked.reversed()), now);
+        self.staged.insert(to_client);
+        Ok(FlowRows { to_origin, to_client, owned: (owns_forward, owns_reverse) })
+    }
+
+    /// Publishes both records, the reverse one first.
+    pub(super) fn publish(&mut self, rows: FlowRows, flow: &FlowSpec, what: Escalation, idle_limit: u32) {
+        let head = |flags, NextHopId(next_hop)| Head {
+            state: FlowState::Forward as u8,
+            flags,
+            next_hop,
+            idle_limit,
+        };
+        self.staged.remove(&rows.to_client);
+        let reverse = FlowFlags::TO_CLIENT | escalated(what.responses);
+        store_head(&self.to_client.rows, rows.to_client, head(reverse, flow.to_client));
+        store_head(&self.to_origin.rows, rows.to_origin, head(escalated(what.requests), flow.to_origin));
+    }
+
+    /// Withdraws both records, the forward one first; what they belong to stays known.
+    pub(super) fn withdraw(&mut self, rows: FlowRows) {
+        self.staged.remove(&rows.to_client);
+        if rows.owned.0 {
+            self.to_origin.remove(rows.to_origin);
+        } else {
+            set_state(&self.to_origin.rows, rows.to_origin, FlowState::User);
+            self.to_origin.rest(rows.to_origin);
+        }
+        set_state(&self.to_client.rows, rows.to_client, FlowState::User);
+        self.to_client.rest(rows.to_client);
+        if rows.owned.1 {
+            let key = *F::load_route(&self.to_client.rows, rows.to_client).key();
+            self.to_client.remove(&key);
+        }
+    }
+
+    pub(super) fn set_state(&self, rows: FlowRows, state: FlowState) {
+        set_state(&self.to_origin.rows, rows.to_origin, state);
+        set_state(&self.to_client.rows, rows.to_client, state);
+    }
+
+    pub(super) fn set_hop(&self, rows: FlowRows, direction: FlowDirection, hop: NextHopId) {
+        let change = |head: Head| Head { next_hop: hop.0, ..head };
+        match direction {
+            FlowDirection::ToOrigin => change_head(&self.to_origin.rows, rows.to_origin, change),
+            FlowDirection::ToClient => change_head(&self.to_client.rows, rows.to_client, change),
+        }
+    }
+
+    pub(super) fn escalate(&self, rows: FlowRows, what: Escalation) {
+        let change = |on| {
+            move |head: Head| Head { flags: head.flags & !FlowFlags::ESCALATE_CHECK | escalated(on), ..head }
+        };
+        change_head(&self.to_origin.rows, rows.to_origin, change(what.requests));
+        change_head(&self.to_client.rows, rows.to_client, change(what.responses));
+    }
+
+    pub(super) fn counters(&self, rows: FlowRows) -> FlowCounters {
+        let ((to_origin, client_alert), (to_client, origin_alert)) = (
+            direction::<F>(&self.to_origin.rows, rows.to_origin),
+            direction::<F>(&self.to_client.rows, rows.to_client),
+        );
+        FlowCounters { to_origin, to_client, closing: client_alert || origin_alert }
+    }
+
+    /// A grace period begins; true if rows wait for one.
+    pub(super) fn begin_grace(&mut self) -> bool {
+        let forward = self.to_origin.begin_grace();
+        self.to_client.begin_grace() || forward
+    }
+
+    /// The grace period is over.
+    pub(super) fn end_grace(&mut self) {
+        self.to_origin.end_grace();
+        self.to_client.end_grace();
+    }
+
+    /// A record as the programs see it.
+    pub(super) fn route(&self, direction: Direction, row: u32) -> F::Route {
+        match direction {
+            Direction::ToOrigin => F::load_route(&self.to_origin.rows, row),
+            Direction::ToClient => F::load_route(&self.to_client.rows, row),
+        }
+    }
+
+    pub(super) fn last_seen(&self, direction: Direction, row: u32) -> Stamp {
+        let counters = match direction {
+            Direction::ToOrigin => load_counters::<F>(&self.to_origin.rows, row),
+            Direction::ToClient => load_counters::<F>(&self.to_client.rows, row),
+        };
+        Stamp(counters.last_seen)
+    }
+
+    pub(super) fn find_forward(&self, key: &Endpoints<F::Addr>) -> Option<u32> {
+        self.to_origin.find(key)
+    }
+
+    /// The first row of the block in which a datagram of an origin is looked for.
+    pub(super) fn find_block(&self, key: &Endpoints<F::Addr>) -> Option<u32> {
+        self.to_client.base(key)
+    }
+
+    fn forward_row(&mut self, key: Endpoints<F::Addr>, now: Stamp) -> Result<(u32, bool), InstallError> {
+        match self.to_origin.find(&key) {
+            Some(row) if self.to_origin.is_resting(row) => Err(InstallError::Resting),
+            Some(row) if is_relayed(&self.to_origin.rows, row) => Ok((row, false)),
+            Some(_) => Err(InstallError::Taken),
+            None => Ok((self.to_origin.insert(key, now)?, true)),
+        }
+    }
+
+    fn reverse_row(&mut self, key: Endpoints<F::Addr>, now: Stamp) -> Result<(u32, bool), InstallError> {
+        match self.to_client.find(&key) {
+            Some(row) if self.staged.contains(&row) => Err(InstallError::Taken),
+            Some(row) if self.to_client.is_resting(row) => Err(InstallError::Resting),
+            Some(row) if is_relayed(&self.to_client.rows, row) => Ok((row, false)),
+            Some(_) => Err(InstallError::Taken),
+            None => Ok((self.to_client.insert(key, now)?, true)),
+        }
+    }
+}
+
+fn escalated(on: bool) -> u8 {
+    if on { FlowFlags::ESCALATE_CHECK } else { 0 }
+}
+
+type Pair<A> = (Endpoints<A>, Endpoints<A>);
+
+fn write<F: Records>(rows: &impl Rows, row: u32, (key, rewrite): Pair<F::Addr>, now: Stamp) {
+    F::store_endpoints(rows, row, F::Route::new(Head::FREE, key, rewrite));
+    reset_counters::<F>(rows, row, now);
+}
+
+fn is_relayed(rows: &impl Rows, row: u32) -> bool {
+    load_head(rows, row).state() == FlowState::User
+}
+
+fn change_head(rows: &impl Rows, row: u32, change: impl Fn(Head) -> Head) {
+    store_head(rows, row, change(load_head(rows, row)));
+}
+
+fn set_state(rows: &impl Rows, row: u32, state: FlowState) {
+    change_head(rows, row, |head| Head { state: state as u8, ..head });
+}
+
+fn direction<F: Records>(rows: &impl Rows, row: u32) -> (DirectionCounters, bool) {
+    let counters = load_counters::<F>(rows, row);
+    let direction = DirectionCounters {
+        packets: counters.packets,
+        bytes: counters.bytes,
+        checks: counters.checks,
+        idle: table::now().since(Stamp(counters.last_seen)),
+    };
+    (direction, counters.alerts > 0)
+}

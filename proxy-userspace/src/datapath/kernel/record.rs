@@ -1,0 +1,109 @@
+//! Records of either family as rows of words.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use proxy_common::{
+    family::{Address, Family, V4, V6},
+    flow::{Counters, Endpoints, FlowV4, FlowV6, Head, RouteRecord, Stamp},
+    wire::Addr6,
+};
+use zerocopy::network_endian::U32;
+
+use super::rows::Rows;
+
+/// What userspace needs of a family.
+pub(super) trait Records: Family {
+    /// Words of a record.
+    const WORDS: usize;
+    /// Words of the part that userspace writes.
+    const ROUTE_WORDS: usize = size_of::<Self::Route>() / size_of::<u64>();
+    /// Reads the part that userspace writes.
+    fn load_route(rows: &impl Rows, row: u32) -> Self::Route;
+    /// Writes it all but the first word.
+    fn store_endpoints(rows: &impl Rows, row: u32, route: Self::Route);
+    /// An address of the family.
+    fn addr(ip: IpAddr) -> Option<Self::Addr>;
+    /// An address of ours.
+    fn ip(addr: Self::Addr) -> IpAddr;
+
+    /// The endpoints of a datagram, if both are of the family.
+    fn endpoints(src: SocketAddr, dst: SocketAddr) -> Option<Endpoints<Self::Addr>> {
+        let (src_port, dst_port) = (src.port().into(), dst.port().into());
+        Some(Endpoints { src: Self::addr(src.ip())?, dst: Self::addr(dst.ip())?, src_port, dst_port })
+    }
+}
+
+macro_rules! records {
+    ($family:ident, $flow:ident, $variant:ident, $ip:ident, $octets:expr, $from:expr) => {
+        impl Records for $family {
+            const WORDS: usize = size_of::<$flow>() / size_of::<u64>();
+
+            fn load_route(rows: &impl Rows, row: u32) -> Self::Route {
+                Self::Route::from_words(rows.load_words(row, 0))
+            }
+
+            fn store_endpoints(rows: &impl Rows, row: u32, route: Self::Route) {
+                let words = route.to_words();
+                for (word, value) in words.into_iter().enumerate().skip(1) {
+                    rows.store(row, word, value);
+                }
+            }
+
+            fn addr(ip: IpAddr) -> Option<Self::Addr> {
+                let of: fn($ip) -> Self::Addr = $octets;
+                if let IpAddr::$variant(ip) = ip { Some(of(ip)) } else { None }
+            }
+
+            fn ip(addr: Self::Addr) -> IpAddr {
+                let of: fn(Self::Addr) -> $ip = $from;
+                IpAddr::$variant(of(addr))
+            }
+        }
+    };
+}
+
+records!(V4, FlowV4, V4, Ipv4Addr, |ip| U32::from_bytes(ip.octets()), |addr| addr.to_bytes().into());
+records!(V6, FlowV6, V6, Ipv6Addr, |ip| ip.octets(), |addr| addr.into());
+
+/// The head of a record.
+pub(super) fn load_head(rows: &impl Rows, row: u32) -> Head {
+    Head::from_word(rows.load(row, 0))
+}
+
+/// Replaces the head of a record.
+pub(super) fn store_head(rows: &impl Rows, row: u32, head: Head) {
+    rows.store(row, 0, head.to_word());
+}
+
+/// The counters of a record.
+pub(super) fn load_counters<F: Records>(rows: &impl Rows, row: u32) -> Counters {
+    Counters::from_words(rows.load_words(row, F::ROUTE_WORDS))
+}
+
+/// Starts the counters of a record that the kernel does not forward by.
+pub(super) fn reset_counters<F: Records>(rows: &impl Rows, row: u32, now: Stamp) {
+    let none = Counters { packets: 0, bytes: 0, checks: 0, alerts: 0, last_seen: now.0, reserved: 0 };
+    rows.store_words(row, F::ROUTE_WORDS, none.to_words());
+}
+
+/// An address in the form that both families share.
+pub(super) fn mapped(ip: IpAddr) -> Addr6 {
+    match ip {
+        IpAddr::V4(ip) => U32::from_bytes(ip.octets()).mapped(),
+        IpAddr::V6(ip) => ip.octets(),
+    }
+}
+
+/// The network that an address is policed with.
+pub(super) fn prefix(ip: IpAddr) -> u64 {
+    match ip {
+        IpAddr::V4(ip) => U32::from_bytes(ip.octets()).prefix(),
+        IpAddr::V6(ip) => ip.octets().prefix(),
+    }
+}
+
+/// The address of such a form.
+pub(super) fn unmapped(addr: Addr6) -> IpAddr {
+    let ip = Ipv6Addr::from(addr);
+    ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4)
+}

@@ -1,0 +1,258 @@
+//! Records towards the client: found by the block of the origin's endpoints and our port, and the port within it.
+//!
+//! A record lives as long as the lease of its source port: relayed while a session has the port, forwarded while its
+//! flow is installed, dropped while the port rests.
+
+use std::{collections::HashMap, fmt, marker::PhantomData};
+
+use proxy_common::{
+    flow::{Endpoints, FlowFlags, FlowState, Head, RouteRecord as _, Stamp},
+    maps::BLOCK_ROWS,
+};
+
+use zerocopy::network_endian::U16;
+
+use super::{
+    InstallError,
+    record::{Records, load_head, reset_counters, store_head},
+    rows::{Resting, Rows},
+};
+
+/// Where the programs look blocks up.
+pub(super) trait BlockIndex<F: Records> {
+    /// Makes a block known.
+    fn insert(&mut self, key: F::Block, base: u32) -> Result<(), InstallError>;
+    /// Makes it unknown.
+    fn remove(&mut self, key: &F::Block);
+}
+
+/// The table of one family.
+pub(super) struct ToClient<F: Records, R, I> {
+    pub(super) rows: R,
+    index: I,
+    blocks: HashMap<BlockId<F>, Block>,
+    free: Vec<u32>,
+    resting_rows: Resting,
+    resting_blocks: Resting,
+    family: PhantomData<F>,
+}
+
+/// A block by its endpoints: the origin to our address, and the high byte of our port.
+type BlockId<F> = Endpoints<<F as proxy_common::family::Family>::Addr>;
+
+#[derive(Debug)]
+struct Block {
+    base: u32,
+    used: u32,
+}
+
+impl<F: Records, R, I> fmt::Debug for ToClient<F, R, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ToClient").field("blocks", &self.blocks.len()).finish_non_exhaustive()
+    }
+}
+
+impl<F: Records, R: Rows, I: BlockIndex<F>> ToClient<F, R, I>
+where
+    F::Addr: std::hash::Hash,
+{
+    /// Over empty rows.
+    pub(super) fn new(rows: R, index: I) -> Self {
+        let free = (0..rows.len() / BLOCK_ROWS).rev().map(|block| block * BLOCK_ROWS).collect();
+        Self {
+            rows,
+            index,
+            blocks: HashMap::new(),
+            free,
+            resting_rows: Resting::default(),
+            resting_blocks: Resting::default(),
+            family: PhantomData,
+        }
+    }
+
+    /// The row with this key.
+    pub(super) fn find(&self, key: &Endpoints<F::Addr>) -> Option<u32> {
+        let row = self.base(key)? + key.row_in_block();
+        (load_head(&self.rows, row).state() != FlowState::Free && F::load_route(&self.rows, row).key() == key)
+            .then_some(row)
+    }
+
+    /// The first row of the block of `key`, if there is one.
+    pub(super) fn base(&self, key: &Endpoints<F::Addr>) -> Option<u32> {
+        Some(self.blocks.get(&id::<F>(key))?.base)
+    }
+
+    /// Writes a record for `key` in a state that nothing is forwarded in.
+    pub(super) fn insert(&mut self, key: Endpoints<F::Addr>, now: Stamp) -> Result<u32, InstallError> {
+        if self.find(&key).is_some() {
+            return Err(InstallError::Taken);
+        }
+        let base = self.block(&key)?;
+        let row = base + key.row_in_block();
+        F::store_endpoints(&self.rows, row, F::Route::new(Head::FREE, key, key));
+        reset_counters::<F>(&self.rows, row, now);
+        store_head(&self.rows, row, head(FlowState::User));
+        Ok(row)
+    }
+
+    /// Drops what still arrives for a record's session.
+    pub(super) fn retire(&mut self, row: u32) {
+        store_head(&self.rows, row, head(FlowState::Drop));
+    }
+
+    /// Gives a record up.
+    pub(super) fn remove(&mut self, key: &Endpoints<F::Addr>) {
+        let Some(row) = self.find(key) else { return };
+        store_head(&self.rows, row, Head::FREE);
+        self.resting_rows.rest(row);
+        let id = id::<F>(key);
+        let Some(block) = self.blocks.get_mut(&id) else { return };
+        block.used -= 1;
+        if block.used == 0 {
+            let base = block.base;
+            self.blocks.remove(&id);
+            self.index.remove(&F::block(key));
+            self.resting_blocks.rest(base);
+        }
+    }
+
+    /// Notes that nothing is forwarded by a row any more.
+    pub(super) fn rest(&mut self, row: u32) {
+        self.resting_rows.rest(row);
+    }
+
+    /// Whether a program may still be using what was in a row.
+    pub(super) fn is_resting(&self, row: u32) -> bool {
+        self.resting_rows.contains(row)
+    }
+
+    /// A grace period begins; true if a row or block waits for one.
+    pub(super) fn begin_grace(&mut self) -> bool {
+        let rows = self.resting_rows.begin_grace();
+        self.resting_blocks.begin_grace() || rows
+    }
+
+    /// The grace period is over.
+    pub(super) fn end_grace(&mut self) {
+        self.resting_rows.end_grace();
+        self.free.extend(self.resting_blocks.end_grace());
+    }
+
+    /// The first row of the block of `key`, which has a record more from now on.
+    fn block(&mut self, key: &Endpoints<F::Addr>) -> Result<u32, InstallError> {
+        let id = id::<F>(key);
+        if let Some(block) = self.blocks.get_mut(&id) {
+            block.used += 1;
+            return Ok(block.base);
+        }
+        let base = self.free.pop().ok_or(InstallError::Full)?;
+        if let Err(error) = self.index.insert(F::block(key), base) {
+            self.free.push(base);
+            return Err(error);
+        }
+        self.blocks.insert(id, Block { base, used: 1 });
+        Ok(base)
+    }
+}
+
+fn id<F: Records>(key: &Endpoints<F::Addr>) -> BlockId<F> {
+    let [high, _] = key.dst_port.to_bytes();
+    Endpoints { dst_port: U16::from_bytes([high, 0]), ..*key }
+}
+
+/// The head of a record towards the client that is not forwarded.
+fn head(state: FlowState) -> Head {
+    Head { state: state as u8, flags: FlowFlags::TO_CLIENT, ..Head::FREE }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+    use proxy_common::{
+        family::V4,
+        flow::{BlockV4, FlowV4},
+    };
+    use zerocopy::network_endian::U32;
+
+    use super::{super::rows::memory::Memory, *};
+
+    type Table = ToClient<V4, Memory, HashMap<BlockV4, u32>>;
+
+    impl BlockIndex<V4> for HashMap<BlockV4, u32> {
+        fn insert(&mut self, key: BlockV4, base: u32) -> Result<(), InstallError> {
+            assert_eq!(HashMap::insert(self, key, base), None);
+            Ok(())
+        }
+
+        fn remove(&mut self, key: &BlockV4) {
+            assert!(HashMap::remove(self, key).is_some());
+        }
+    }
+
+    const NOW: Stamp = Stamp(1);
+
+    fn table(blocks: u32) -> Table {
+        let rows = Memory::new(blocks * BLOCK_ROWS, size_of::<FlowV4>() / 8);
+        ToClient::new(rows, HashMap::new())
+    }
+
+    fn key(origin: u32, port: u16) -> Endpoints<U32> {
+        let (src, dst) = (U32::new(0x0a00_0000 + origin), U32::new(0x0a01_0001));
+        Endpoints { src, dst, src_port: 8000.into(), dst_port: port.into() }
+    }
+
+    proptest! {
+        #[test]
+        fn a1_every_origin_and_port_has_a_row_of_its_own_under_any_history(
+            steps in proptest::collection::vec((0..5_u32, 0..700_u16, any::<bool>()), 1..300),
+        ) {
+            let (mut table, mut model) = (table(64), HashMap::new());
+            for (origin, port, insert) in steps {
+                let key = key(origin, 61_000 + port);
+                if insert {
+                    match table.insert(key, NOW) {
+                        Ok(row) => prop_assert_eq!(model.insert(key, row), None),
+                        Err(error) => prop_assert_eq!((error, model.contains_key(&key)), (InstallError::Taken, true)),
+                    }
+                } else if model.remove(&key).is_some() {
+                    table.remove(&key);
+                }
+                table.begin_grace();
+                table.end_grace();
+            }
+            for (key, row) in &model {
+                prop_assert_eq!(table.find(key), Some(*row));
+                let base = HashMap::get(&table.index, &V4::block(key)).copied();
+                prop_assert_eq!(base.map(|base| base + key.row_in_block()), Some(*row));
+            }
+            let rows: std::collections::HashSet<_> = model.values().collect();
+            prop_assert_eq!(rows.len(), model.len());
+        }
+    }
+
+    use proxy_common::family::Family as _;
+
+    #[test]
+    fn a_block_is_given_to_another_origin_after_a_grace_period() {
+        let mut table = table(1);
+        table.insert(key(1, 61_000), NOW).unwrap();
+        assert_eq!(table.insert(key(2, 61_000), NOW), Err(InstallError::Full));
+        table.remove(&key(1, 61_000));
+        assert_eq!(table.insert(key(2, 61_000), NOW), Err(InstallError::Full));
+        table.begin_grace();
+        table.end_grace();
+        table.insert(key(2, 61_000), NOW).unwrap();
+        assert_eq!(table.find(&key(1, 61_000)), None);
+    }
+
+    #[test]
+    fn ports_of_one_origin_share_blocks() {
+        let mut table = table(2);
+        for port in 61_184..61_184 + 512 {
+            table.insert(key(1, port), NOW).unwrap();
+        }
+        assert_eq!(table.insert(key(1, 61_183), NOW), Err(InstallError::Full));
+    }
+}
