@@ -196,7 +196,9 @@ async fn load_kernel(config: &Config, choice: EngineChoice) -> anyhow::Result<In
     };
     let datapath = KernelDatapath::load(&options)?;
     let routes = Routes::connect().context("failed to open a netlink socket")?;
-    let installer = Installer::new(Box::new(datapath), routes, &config.datapath.interfaces).await?;
+    let vetoes = (choice == EngineChoice::Xdp).then(|| datapath.vetoes());
+    let interfaces = &config.datapath.interfaces;
+    let installer = Installer::new(Box::new(datapath), routes, interfaces, vetoes).await?;
     if installer.attachments().is_empty() && config.datapath.require_kernel {
         bail!("no interface takes a program");
     }

@@ -17,7 +17,10 @@ use tokio::{
 
 use crate::{
     api::signalling::{OfferError, SessionSink},
-    datapath::{installer::Installer, kernel::grace},
+    datapath::{
+        installer::{Aftermath, Installer, NetworkChange},
+        kernel::grace,
+    },
     executor::{Executor, OriginsByUfrags},
     net::route::preferred_source,
     origin::{Origin, OriginEvent, Registry},
@@ -31,7 +34,7 @@ use snapshot::{Snapshot, Totals};
 
 /// Installs, connect time-outs.
 const TICK: Duration = Duration::from_millis(50);
-/// Counters, idleness, proof of offload, next hops.
+/// Counters, idleness, proof of offload, neighbours to be asked.
 const LOOK: Duration = Duration::from_secs(1);
 /// Streams in use keep their origin.
 const REFRESH: Duration = Duration::from_secs(20);
@@ -177,6 +180,9 @@ impl ControlLoop {
                 command = self.commands.recv() => match command {
                     Some(Command::Stop(reply)) => {
                         self.handle(Event::Shutdown).await;
+                        if let Some(kernel) = self.executor.kernel_mut() {
+                            kernel.close().await;
+                        }
                         // Whoever asked may have given up waiting.
                         let _gone = reply.send(());
                         return;
@@ -189,6 +195,12 @@ impl ControlLoop {
                     self.begin_grace();
                 }
                 () = over(&mut self.grace) => self.end_grace(),
+                change = network_change(&mut self.executor) => {
+                    if let Some(kernel) = self.executor.kernel_mut() {
+                        let aftermath = kernel.apply(change);
+                        self.network_changed(aftermath).await;
+                    }
+                }
                 _ = look.tick() => self.look().await,
                 _ = refresh.tick() => self.refresh_picks(registry.as_ref()).await,
             }
@@ -244,24 +256,36 @@ impl ControlLoop {
         match event {
             OriginEvent::Up(origin) => {
                 if let (Some(kernel), Some(rtc)) = (self.executor.kernel_mut(), origin.rtc) {
-                    kernel.prepare(rtc.ip()).await;
+                    kernel.watch(origin.id.clone(), rtc.ip()).await;
                 }
             }
-            OriginEvent::Down(id) => self.handle(Event::OriginDown(id)).await,
+            OriginEvent::Down(id) => {
+                self.handle(Event::OriginDown(id.clone())).await;
+                if let Some(kernel) = self.executor.kernel_mut() {
+                    kernel.unwatch(&id);
+                }
+            }
         }
     }
 
     async fn look(&mut self) {
         let looks = self.executor.look(&self.proxy);
         self.handle(Event::Activity(looks)).await;
-        let lost = match self.executor.kernel_mut() {
-            Some(kernel) => kernel.refresh().await,
-            None => Vec::new(),
-        };
-        if !lost.is_empty() {
-            self.handle(Event::NextHopLost(lost)).await;
+        if let Some(kernel) = self.executor.kernel_mut() {
+            kernel.keep_alive();
+            let aftermath = kernel.look(Instant::now());
+            self.network_changed(aftermath).await;
         }
         self.totals.send_replace(Totals::take(&self.proxy, &self.executor));
+    }
+
+    async fn network_changed(&mut self, aftermath: Aftermath) {
+        if !aftermath.lost.is_empty() {
+            self.handle(Event::NextHopLost(aftermath.lost)).await;
+        }
+        if aftermath.may_retry {
+            self.handle(Event::NetworkChanged).await;
+        }
     }
 
     async fn refresh_picks(&self, registry: &dyn Registry) {
@@ -281,6 +305,13 @@ async fn over(grace: &mut Option<JoinHandle<()>>) {
                 tracing::error!(%error, "failed to wait for a grace period");
             }
         }
+        None => std::future::pending().await,
+    }
+}
+
+async fn network_change(executor: &mut Executor) -> NetworkChange {
+    match executor.kernel_mut() {
+        Some(kernel) => kernel.changed().await,
         None => std::future::pending().await,
     }
 }

@@ -95,6 +95,7 @@ impl Proxy {
             Event::Installed { session, result } => self.installed(session, result, now),
             Event::Activity(looks) => self.activity(looks, now, out),
             Event::NextHopLost(sessions) => self.next_hop_lost(&sessions, now, out),
+            Event::NetworkChanged => self.network_changed(now),
             Event::OriginDown(origin) => {
                 self.end_where(now, EndReason::OriginDown, out, |s| s.offer.origin.id == origin)
             }
@@ -226,6 +227,17 @@ impl Proxy {
     fn next_hop_lost(&mut self, sessions: &[SessionId], now: Instant, out: &mut Vec<Action>) {
         for &id in sessions {
             self.doubt(id, RelayReason::NextHopLost, now, out);
+        }
+    }
+
+    /// What failed for want of a way through the network is tried again at the next tick.
+    fn network_changed(&mut self, now: Instant) {
+        for live in self.sessions.values_mut().filter_map(Session::live_mut) {
+            if let Offload::Relayed { reason, not_before, .. } = &mut live.offload
+                && reason.is_network()
+            {
+                *not_before = (*not_before).min(now);
+            }
         }
     }
 

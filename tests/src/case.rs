@@ -3,7 +3,7 @@
 use crate::{netns::Family, proxy::Engine};
 
 /// Which IP version the kernel path forwards is said here, until it forwards both.
-const IPV6_IN_KERNEL: bool = false;
+const IPV6_IN_KERNEL: bool = true;
 
 /// Whether sessions of `family` are to be forwarded by the kernel under `engine`.
 #[must_use]

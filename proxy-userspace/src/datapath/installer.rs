@@ -1,33 +1,104 @@
-//! Turns a wish for a flow into next hops, attached programs and an installed flow, or into the reason why not.
+//! Turns a wish for a flow into next hops, attached programs and an installed flow, or into the reason why not; and keeps
+//! installed flows right while links, neighbours and routes change.
 
 use std::{
     collections::{HashMap, HashSet},
-    net::{IpAddr, SocketAddr, SocketAddrV4},
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
 };
 
+use anyhow::Context as _;
+use tokio::sync::mpsc;
+
 use super::{
-    Attachment, Datapath, Engine, Escalation, FlowCounters, FlowId, FlowSpec, InstallError,
-    next_hops::{Direction, Manner, NextHops, View},
+    Attachment, Datapath, Engine, Escalation, FlowCounters, FlowDirection, FlowId, FlowSpec, InstallError,
+    NextHopId,
+    kernel::{XdpVetoes, features::xdp_features},
+    next_hops::{Changed, Key, Manner, NextHops, View},
 };
 use crate::{
-    datapath::kernel,
-    net::route::{Hop, Routes},
+    net::route::{Answers, Hop, Keeper, Lookups, Monitor, Query, Route, Routes, Update},
+    origin::OriginId,
     proxy::FlowRequest,
     session::{RelayReason, SessionId, Tuple},
 };
+
+mod destinations;
+mod follow;
+mod guests;
+mod ingress;
+mod upkeep;
+
+use destinations::Destinations;
+use ingress::Ingress;
+use upkeep::Upkeep;
+
+/// After the kernel left a question about a route unanswered, it is spared for this long.
+const SPARE: Duration = Duration::from_secs(1);
 
 /// The kernel engine with what it takes to use it.
 pub struct Installer {
     datapath: Box<dyn Datapath>,
     routes: Routes,
-    hops: NextHops,
+    updates: mpsc::Receiver<Update>,
+    lookups: Lookups,
     view: View,
-    /// The operator's choice of interfaces; `None` means the ones clients and origins are found on.
-    selected: Option<HashSet<u32>>,
-    /// What could not be attached is not tried for every session again.
-    failed: HashMap<u32, String>,
+    hops: NextHops,
+    destinations: Destinations,
+    ingress: Ingress,
+    upkeep: Upkeep,
+    /// Gateways of default routes, seen so far.
+    gateways: HashSet<Hop>,
+    origins: HashMap<OriginId, Query>,
+    held: HashMap<SessionId, Held>,
     /// What the clients of relayed tuples send to, as on the wire.
     services: HashMap<Tuple, SocketAddr>,
+    spared_until: Option<Instant>,
+    /// Something changed that may let flows be installed which could not be.
+    may_retry: bool,
+}
+
+/// What became of the network.
+#[derive(Debug)]
+pub enum NetworkChange {
+    /// Links, neighbours or routes changed.
+    Update(Update),
+    /// Destinations were asked for again.
+    Answers(Answers),
+}
+
+/// What a change of the network means for sessions.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Aftermath {
+    /// Their next hop became unusable.
+    pub lost: Vec<SessionId>,
+    /// What could not be installed for want of a route, a link or a program may be tried again.
+    pub may_retry: bool,
+}
+
+/// What an installed flow uses.
+#[derive(Debug)]
+struct Held {
+    flow: FlowId,
+    /// The device by which the client's packets come in.
+    from_client: u32,
+    from_origin: u32,
+    to_origin: Leg,
+    to_client: Leg,
+}
+
+/// One direction of a flow.
+#[derive(Clone, Copy, Debug)]
+struct Leg {
+    query: Query,
+    key: Key,
+}
+
+/// How both directions of a flow leave.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    to_origin: (Query, Route, Key),
+    to_client: (Query, Route, Key),
 }
 
 impl std::fmt::Debug for Installer {
@@ -36,36 +107,36 @@ impl std::fmt::Debug for Installer {
     }
 }
 
-/// Both ends of a flow in the one family the kernel forwards.
-struct Endpoints {
-    client: SocketAddrV4,
-    local: SocketAddrV4,
-    source: SocketAddrV4,
-    origin: SocketAddrV4,
-}
-
 impl Installer {
-    /// Uses `datapath`, on the interfaces named, or on those where packets are found.
+    /// Uses `datapath`, on the interfaces named, or on those where packets are found. With `vetoes`, native XDP is
+    /// taken back where a gateway is lost by it.
     pub async fn new(
         datapath: Box<dyn Datapath>,
         routes: Routes,
         interfaces: &[String],
+        vetoes: Option<XdpVetoes>,
     ) -> anyhow::Result<Self> {
+        let monitor = Monitor::open(routes.clone()).context("failed to listen to netlink")?;
+        let (sender, updates) = mpsc::channel(1);
+        tokio::spawn(monitor.run(sender));
         let mut installer = Self {
             datapath,
+            updates,
+            lookups: Lookups::start(routes.clone()),
+            upkeep: Upkeep::new(Keeper::start(&routes)),
             routes,
-            hops: NextHops::default(),
             view: View::default(),
-            selected: None,
-            failed: HashMap::new(),
+            hops: NextHops::default(),
+            destinations: Destinations::default(),
+            ingress: Ingress::new(interfaces, vetoes),
+            gateways: HashSet::new(),
+            origins: HashMap::new(),
+            held: HashMap::new(),
             services: HashMap::new(),
+            spared_until: None,
+            may_retry: false,
         };
-        installer.look_around().await?;
-        if interfaces.is_empty() {
-            installer.attach_default_devices().await?;
-        } else {
-            installer.attach_selected(interfaces)?;
-        }
+        installer.start().await?;
         Ok(installer)
     }
 
@@ -86,26 +157,31 @@ impl Installer {
         request: &FlowRequest,
         escalation: Escalation,
     ) -> Result<FlowId, RelayReason> {
-        let ends = Endpoints::of(request)?;
-        let arrival = self.datapath.arrival(ends.client.into());
-        let (service, ingress) =
-            arrival.map_or((ends.local.into(), request.ifindex), |a| (a.service, a.ifindex));
-        let to_client = self.hop(*ends.client.ip()).await?;
-        let to_origin = self.hop(*ends.origin.ip()).await?;
-        self.refuse_half_local(ingress, to_client, to_origin)?;
-        let from_client = self.attach(ingress)?;
-        let from_origin = self.attach(to_origin.ifindex)?;
-        let id =
-            self.install_between(session, &ends, service, (to_origin, from_client), (to_client, from_origin));
-        let id = id.inspect_err(|_| self.hops.release(session, self.datapath.as_mut()))?;
-        self.datapath.escalate(id, escalation);
-        Ok(id)
+        let mut ends = Ends::of(request)?;
+        let arrival = self.datapath.arrival(ends.client);
+        let ingress = arrival.map_or(request.ifindex, |arrival| arrival.ifindex);
+        ends.service = arrival.map_or(ends.service, |arrival| arrival.service);
+        let to_client = self.leg(ends.service, ends.client).await?;
+        let to_origin = self.leg(ends.source, ends.origin).await?;
+        // A device that is gone by now was replaced by the one that leads to the client.
+        let is_there = self.view.link(ingress).is_some();
+        let ingress = if is_there { ingress } else { to_client.1.hop.ifindex };
+        let plan = self.plan(ingress, to_origin, to_client)?;
+        let flow = self.install_as(session, &ends, ingress, &plan)?;
+        self.datapath.escalate(flow, escalation);
+        Ok(flow)
     }
 
     /// Removes a flow and frees what it used.
     pub fn remove(&mut self, session: SessionId, flow: FlowId) -> FlowCounters {
         let counters = self.datapath.remove(flow);
-        self.hops.release(session, self.datapath.as_mut());
+        if let Some(held) = self.held.remove(&session) {
+            self.let_go(session, FlowDirection::ToOrigin, held.to_origin);
+            self.let_go(session, FlowDirection::ToClient, held.to_client);
+            self.ingress.let_go(held.from_client);
+            self.ingress.let_go(held.from_origin);
+            self.upkeep.follow(&mut self.hops, &Changed::default(), &self.view);
+        }
         counters
     }
 
@@ -114,199 +190,179 @@ impl Installer {
         self.datapath.escalate(flow, what);
     }
 
-    /// A session has a source port towards its origin, and is awaited from its client's address.
-    pub fn lease(&mut self, source: SocketAddr, origin: SocketAddr, client: IpAddr) {
-        if let Err(error) = self.datapath.lease(source, origin) {
-            tracing::debug!(%source, %origin, %error, "no record for a source port: its session stays in userspace");
-        }
-        self.datapath.expect(client);
-    }
-
-    /// The session of a source port is gone.
-    pub fn retire(&mut self, source: SocketAddr, origin: SocketAddr, client: IpAddr) {
-        self.datapath.retire(source, origin);
-        self.datapath.unexpect(client);
-    }
-
-    /// A source port has rested.
-    pub fn release(&mut self, source: SocketAddr, origin: SocketAddr) {
-        self.datapath.release(source, origin);
-    }
-
-    /// A tuple is relayed.
-    pub fn bind(&mut self, tuple: Tuple) {
-        let service = self.datapath.arrival(tuple.client).map_or(tuple.local, |arrival| arrival.service);
-        if let Some(before) = self.services.insert(tuple, service) {
-            self.datapath.unbind(tuple.client, before);
-        } else {
-            self.datapath.expect(tuple.client.ip());
-        }
-        self.datapath.bind(tuple.client, service);
-    }
-
-    /// A tuple is relayed no more.
-    pub fn unbind(&mut self, tuple: Tuple) {
-        if let Some(service) = self.services.remove(&tuple) {
-            self.datapath.unbind(tuple.client, service);
-            self.datapath.unexpect(tuple.client.ip());
-        }
-    }
-
-    /// A grace period begins; false if nothing waits for one.
-    pub fn begin_grace(&mut self) -> bool {
-        self.datapath.begin_grace()
-    }
-
-    /// The grace period is over.
-    pub fn end_grace(&mut self) {
-        self.datapath.end_grace();
-    }
-
-    /// Asks the kernel for links and neighbours again; sessions whose next hop is unusable are named.
-    pub async fn refresh(&mut self) -> Vec<SessionId> {
-        self.datapath.keep_alive();
-        match self.look_around().await {
-            Ok(()) => self.hops.refresh(&self.view, self.datapath.as_mut()),
-            Err(error) => {
-                tracing::warn!(%error, "failed to read links and neighbours");
-                Vec::new()
+    /// Attaches where packets of a client will arrive, so that the hook sees a session's first one.
+    pub async fn prepare(&mut self, client: IpAddr) {
+        if let Ok(route) = self.route(Query::to(client)).await {
+            let ifindex = route.hop.ifindex;
+            match self.attach(ifindex) {
+                Ok(_) => self.ingress.keep(ifindex),
+                Err(reason) => tracing::debug!(%client, reason = reason.as_str(), "no program at its device"),
             }
         }
     }
 
-    /// Attaches where packets of `peer` will arrive, so that the hook sees a session's first one.
-    pub async fn prepare(&mut self, peer: IpAddr) {
-        let IpAddr::V4(peer) = peer else { return };
-        if let Ok(hop) = self.hop(peer).await
-            && let Err(reason) = self.attach(hop.ifindex)
-        {
-            tracing::debug!(%peer, reason = reason.as_str(), "no program where its packets arrive");
+    /// Attaches where packets of an origin will arrive, and follows it there if its route changes.
+    pub async fn watch(&mut self, origin: OriginId, ip: IpAddr) {
+        self.unwatch(&origin);
+        let query = Query::to(ip);
+        let route = self.route(query).await.ok();
+        self.destinations.watch(query, route, origin.clone());
+        self.origins.insert(origin, query);
+        if let Some(route) = route {
+            // A refusal is logged; the sessions it concerns carry the reason.
+            let _refused = self.attach(route.hop.ifindex);
         }
     }
 
-    fn install_between(
+    /// Forgets an origin; nothing stays attached for it alone.
+    pub fn unwatch(&mut self, origin: &OriginId) {
+        let Some(query) = self.origins.remove(origin) else { return };
+        let route = self.destinations.route(query);
+        self.destinations.unwatch(query, origin);
+        if let Some(route) = route {
+            self.leave(route.hop.ifindex);
+        }
+    }
+
+    /// Gives back what outlives the process.
+    pub async fn close(&mut self) {
+        self.upkeep.close(&self.view).await;
+    }
+
+    async fn leg(&mut self, from: SocketAddr, to: SocketAddr) -> Result<(Query, Route), RelayReason> {
+        let query = Query::between(from.ip(), to.ip());
+        Ok((query, self.route(query).await?))
+    }
+
+    async fn route(&mut self, query: Query) -> Result<Route, RelayReason> {
+        if let Some(known) = self.destinations.known(query) {
+            return known.ok_or(RelayReason::NoRoute);
+        }
+        if self.spared_until.is_some_and(|until| Instant::now() < until) {
+            return Err(RelayReason::NoRoute);
+        }
+        match self.routes.find(query).await {
+            Ok(route) => {
+                self.destinations.note(query, route);
+                route.ok_or(RelayReason::NoRoute)
+            }
+            Err(error) => {
+                tracing::warn!(%error, destination = %query.destination, "the kernel does not tell the route");
+                self.spared_until = Some(Instant::now() + SPARE);
+                Err(RelayReason::NoRoute)
+            }
+        }
+    }
+
+    /// Attaches where a flow's packets come in, and chooses how they leave.
+    fn plan(
+        &mut self,
+        ingress: u32,
+        (origin, to_origin): (Query, Route),
+        (client, to_client): (Query, Route),
+    ) -> Result<Plan, RelayReason> {
+        self.refuse_half_local([ingress, to_client.hop.ifindex, to_origin.hop.ifindex])?;
+        let from_client = self.attach(ingress)?;
+        let from_origin = self.attach(to_origin.hop.ifindex)?;
+        let plan = Plan {
+            to_origin: (origin, to_origin, Key::new(to_origin, manner(from_client))),
+            to_client: (client, to_client, Key::new(to_client, manner(from_origin))),
+        };
+        let usable = [plan.to_origin, plan.to_client].iter().all(|(_, _, key)| self.view.is_usable(*key));
+        if usable { Ok(plan) } else { Err(RelayReason::NextHopLost) }
+    }
+
+    fn install_as(
         &mut self,
         session: SessionId,
-        ends: &Endpoints,
-        service: SocketAddr,
-        (to_origin, from_client): (Hop, Engine),
-        (to_client, from_origin): (Hop, Engine),
+        ends: &Ends,
+        ingress: u32,
+        plan: &Plan,
     ) -> Result<FlowId, RelayReason> {
-        let Self { hops, view, datapath, .. } = self;
-        let datapath = datapath.as_mut();
-        let mut hop = |direction, hop, ingress| {
-            hops.take((session, direction), hop, manner(ingress), view, datapath).map_err(relay_reason)
+        let to_origin = self.hold(session, FlowDirection::ToOrigin, plan.to_origin);
+        let to_client = self.hold(session, FlowDirection::ToClient, plan.to_client);
+        let installed = match (to_origin, to_client) {
+            (Ok(to_origin), Ok(to_client)) => {
+                self.datapath.install(&ends.spec(to_origin, to_client)).map_err(relay_reason)
+            }
+            (Err(error), _) | (_, Err(error)) => Err(relay_reason(error)),
         };
-        let to_origin = hop(Direction::ToOrigin, to_origin, from_client)?;
-        let to_client = hop(Direction::ToClient, to_client, from_origin)?;
-        let spec = FlowSpec {
-            client: ends.client.into(),
-            service,
-            source: ends.source.into(),
-            origin: ends.origin.into(),
-            to_origin,
-            to_client,
-        };
-        datapath.install(&spec).map_err(relay_reason)
+        let [to_origin, to_client] =
+            [plan.to_origin, plan.to_client].map(|(query, _, key)| Leg { query, key });
+        let flow = installed.inspect_err(|_| {
+            self.let_go(session, FlowDirection::ToOrigin, to_origin);
+            self.let_go(session, FlowDirection::ToClient, to_client);
+        })?;
+        let from_origin = to_origin.key.hop().ifindex;
+        self.ingress.hold(ingress);
+        self.ingress.hold(from_origin);
+        self.held.insert(session, Held { flow, from_client: ingress, from_origin, to_origin, to_client });
+        self.upkeep.follow(&mut self.hops, &Changed::default(), &self.view);
+        Ok(flow)
     }
 
-    async fn hop(&self, destination: std::net::Ipv4Addr) -> Result<Hop, RelayReason> {
-        match self.routes.hop(destination).await {
-            Ok(Some(hop)) => Ok(hop),
-            Ok(None) | Err(_) => Err(RelayReason::NoRoute),
+    fn hold(
+        &mut self,
+        session: SessionId,
+        direction: FlowDirection,
+        (query, route, key): (Query, Route, Key),
+    ) -> Result<NextHopId, InstallError> {
+        let user = (session, direction);
+        if !self.hops.uses(key.hop()) {
+            // A veth takes XDP frames while its peer does, and no notification tells when that changes.
+            self.renew_features(vec![key.hop().ifindex]);
         }
+        self.destinations.hold(query, route, user);
+        self.hops.take(user, key, &self.view, self.datapath.as_mut())
+    }
+
+    fn let_go(&mut self, session: SessionId, direction: FlowDirection, leg: Leg) {
+        self.destinations.let_go(leg.query, (session, direction));
+        self.hops.release((session, direction), leg.key, self.datapath.as_mut());
     }
 
     /// A frame from outside cannot be turned into one for `lo`, nor the reverse: the stack refuses its addresses.
-    fn refuse_half_local(&self, ingress: u32, to_client: Hop, to_origin: Hop) -> Result<(), RelayReason> {
+    fn refuse_half_local(&self, devices: [u32; 3]) -> Result<(), RelayReason> {
         let is_local = |ifindex| self.view.link(ifindex).is_some_and(|link| link.is_loopback);
-        let local = [ingress, to_client.ifindex, to_origin.ifindex].map(is_local);
+        let local = devices.map(is_local);
         if local == [true; 3] || local == [false; 3] { Ok(()) } else { Err(RelayReason::LocalPeer) }
     }
 
     fn attach(&mut self, ifindex: u32) -> Result<Engine, RelayReason> {
-        if let Some(attachment) = self.datapath.attachments().iter().find(|a| a.ifindex == ifindex) {
-            return Ok(attachment.engine);
-        }
-        if self.selected.as_ref().is_some_and(|selected| !selected.contains(&ifindex)) {
-            return Err(RelayReason::InterfaceNotSelected);
-        }
-        if self.failed.contains_key(&ifindex) {
-            return Err(RelayReason::AttachFailed);
-        }
-        self.attach_new(ifindex)
+        let behind = self.gateways.iter().filter(|gateway| gateway.ifindex == ifindex);
+        let answering: Vec<Hop> =
+            behind.filter(|gateway| upkeep::answers(**gateway, &self.view)).copied().collect();
+        self.ingress.attach(ifindex, &self.view, &answering, self.datapath.as_mut())
     }
 
-    fn attach_new(&mut self, ifindex: u32) -> Result<Engine, RelayReason> {
-        match self.datapath.attach(ifindex) {
-            Ok(attachment) => {
-                tracing::info!(
-                    interface = attachment.name,
-                    engine = attachment.engine.as_str(),
-                    mode = attachment.mode,
-                    note = attachment.note.as_deref().unwrap_or_default(),
-                    "attached"
-                );
-                Ok(attachment.engine)
-            }
-            Err(error) => {
-                tracing::warn!(%error, "sessions on this interface stay in userspace");
-                self.failed.insert(ifindex, error.reason);
-                Err(RelayReason::AttachFailed)
-            }
+    /// Detaches from a device if no origin is behind it any more.
+    fn leave(&mut self, ifindex: u32) {
+        let leads_there =
+            |query: &Query| self.destinations.route(*query).is_some_and(|route| route.hop.ifindex == ifindex);
+        if !self.origins.values().any(leads_there) {
+            self.ingress.leave(ifindex, self.datapath.as_mut());
         }
-    }
-
-    async fn attach_default_devices(&mut self) -> anyhow::Result<()> {
-        let loopback = self.view.links.iter().filter(|link| link.is_loopback).map(|link| link.ifindex);
-        let mut devices: Vec<u32> = loopback.collect();
-        devices.extend(self.routes.default_devices().await?);
-        devices.dedup();
-        for ifindex in devices {
-            // A refusal is logged; the sessions it concerns carry the reason.
-            let _refused = self.attach(ifindex);
-        }
-        Ok(())
-    }
-
-    fn attach_selected(&mut self, interfaces: &[String]) -> anyhow::Result<()> {
-        let mut selected = HashSet::new();
-        for name in interfaces {
-            let link = self.view.links.iter().find(|link| link.name == *name);
-            selected.insert(link.ok_or_else(|| anyhow::anyhow!("no interface named {name}"))?.ifindex);
-        }
-        self.selected = Some(selected.clone());
-        for ifindex in selected {
-            // A refusal is logged; the sessions it concerns carry the reason.
-            let _refused = self.attach(ifindex);
-        }
-        Ok(())
-    }
-
-    async fn look_around(&mut self) -> Result<(), rtnetlink::Error> {
-        let links = self.routes.links().await?;
-        let neighbours = self.routes.neighbours().await?;
-        let transmits = |ifindex: &u32| {
-            kernel::features::xdp_features(*ifindex).is_some_and(|features| features.has_ndo_xmit())
-        };
-        let xdp_transmit = links.iter().map(|link| link.ifindex).filter(transmits).collect();
-        self.view = View { links, neighbours, xdp_transmit };
-        Ok(())
     }
 }
 
-impl Endpoints {
+/// Both ends of a flow, of one family.
+struct Ends {
+    client: SocketAddr,
+    service: SocketAddr,
+    source: SocketAddr,
+    origin: SocketAddr,
+}
+
+impl Ends {
     fn of(request: &FlowRequest) -> Result<Self, RelayReason> {
-        let v4 = |address| match address {
-            SocketAddr::V4(v4) => Ok(v4),
-            SocketAddr::V6(_) => Err(RelayReason::AddressFamily),
-        };
-        Ok(Self {
-            client: v4(request.tuple.client)?,
-            local: v4(request.tuple.local)?,
-            source: v4(request.source)?,
-            origin: v4(request.origin)?,
-        })
+        let (client, service) = (request.tuple.client, request.tuple.local);
+        let ends = Self { client, service, source: request.source, origin: request.origin };
+        if client.is_ipv4() == ends.origin.is_ipv4() { Ok(ends) } else { Err(RelayReason::AddressFamily) }
+    }
+
+    fn spec(&self, to_origin: NextHopId, to_client: NextHopId) -> FlowSpec {
+        let Self { client, service, source, origin } = *self;
+        FlowSpec { client, service, source, origin, to_origin, to_client }
     }
 }
 

@@ -34,7 +34,6 @@ use proxy_common::{
     verdict::Reason,
 };
 
-pub use self::dry_run::{DryRun, ProgramSize};
 use self::{
     attach::Attached,
     flows::FlowRows,
@@ -42,6 +41,10 @@ use self::{
     record::{Records as _, mapped, unmapped},
     rows::Resting,
     table::{Capacity, RowPool, Tables},
+};
+pub use self::{
+    attach::XdpVetoes,
+    dry_run::{DryRun, ProgramSize},
 };
 use super::{
     Arrival, AttachError, Attachment, Datapath, Egress, Engine, Escalation, FlowCounters, FlowDirection,
@@ -167,6 +170,7 @@ pub struct KernelDatapath {
     next_hops: RowPool,
     resting_hops: Resting,
     guests: Guests,
+    vetoes: XdpVetoes,
     ebpf: Ebpf,
 }
 
@@ -214,10 +218,16 @@ impl KernelDatapath {
             next_hops: RowPool::new(maps::NEXT_HOP_ROWS),
             resting_hops: Resting::default(),
             guests: Guests::new(options.misses.drop_unsolicited),
+            vetoes: XdpVetoes::default(),
             ebpf,
         };
         datapath.keep_alive();
         Ok(datapath)
+    }
+
+    /// What keeps native XDP from interfaces.
+    pub fn vetoes(&self) -> XdpVetoes {
+        self.vetoes.clone()
     }
 
     /// Waits for a grace period: what was installed is seen, and what was withdrawn may be used again.
@@ -280,7 +290,7 @@ impl Datapath for KernelDatapath {
         if let Some(attached) = self.attached.get(&ifindex) {
             return Ok(attached.attachment.clone());
         }
-        let attached = attach::attach(&mut self.ebpf, ifindex, self.options.choice)?;
+        let attached = attach::attach(&mut self.ebpf, ifindex, self.options.choice, &self.vetoes)?;
         let attachment = attached.attachment.clone();
         self.attached.insert(ifindex, attached);
         Ok(attachment)

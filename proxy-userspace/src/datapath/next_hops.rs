@@ -2,17 +2,22 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Datapath, Egress, InstallError, NextHopId, NextHopSpec};
+use super::{Datapath, Egress, FlowDirection, InstallError, NextHopId, NextHopSpec};
 use crate::{
-    net::route::{Hop, Link, Neighbour},
+    net::route::{Hop, Route},
     session::SessionId,
 };
 
-/// What a next hop is found by: one neighbour, sent to in one manner.
+mod view;
+
+pub use view::{Changed, View};
+
+/// What a next hop is found by: one neighbour, sent to in one manner, behind one bottleneck.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Key {
+pub struct Key {
     hop: Hop,
     manner: Manner,
+    mtu: Option<u32>,
 }
 
 /// How frames are to be sent.
@@ -24,123 +29,133 @@ pub enum Manner {
     Tc,
 }
 
+/// One direction of a session's packets.
+pub type User = (SessionId, FlowDirection);
+
 #[derive(Debug)]
 struct Entry {
     id: NextHopId,
     spec: NextHopSpec,
-    users: HashSet<(SessionId, Direction)>,
-}
-
-/// Which of a session's packets use a next hop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Direction {
-    /// Client to origin.
-    ToOrigin,
-    /// Origin to client.
-    ToClient,
-}
-
-/// What the kernel said at one moment.
-#[derive(Clone, Debug, Default)]
-pub struct View {
-    /// Every device.
-    pub links: Vec<Link>,
-    /// Every usable neighbour.
-    pub neighbours: Vec<Neighbour>,
-    /// Devices that transmit XDP frames.
-    pub xdp_transmit: HashSet<u32>,
-}
-
-impl View {
-    /// The device with this index.
-    pub fn link(&self, ifindex: u32) -> Option<&Link> {
-        self.links.iter().find(|link| link.ifindex == ifindex)
-    }
-
-    fn mac(&self, hop: Hop) -> Option<[u8; 6]> {
-        self.neighbours.iter().find(|neighbour| neighbour.hop == hop).map(|neighbour| neighbour.mac)
-    }
-
-    fn spec(&self, key: Key) -> NextHopSpec {
-        let Some(link) = self.link(key.hop.ifindex).filter(|link| link.is_up) else {
-            return NextHopSpec { ifindex: key.hop.ifindex, mtu: 0, egress: Egress::Unusable };
-        };
-        let egress = match (key.manner, link.mac, self.mac(key.hop)) {
-            _ if link.is_loopback => Egress::Stack,
-            (Manner::Xdp, Some(src_mac), Some(dst_mac)) => {
-                Egress::Redirect { dst_mac, src_mac, xdp: self.xdp_transmit.contains(&link.ifindex) }
-            }
-            (Manner::Xdp | Manner::Tc, _, _) => Egress::Neighbour,
-        };
-        NextHopSpec { ifindex: link.ifindex, mtu: u16::try_from(link.mtu).unwrap_or(u16::MAX), egress }
-    }
+    users: HashSet<User>,
 }
 
 /// The next hops in use.
 #[derive(Debug, Default)]
-pub struct NextHops(HashMap<Key, Entry>);
+pub struct NextHops {
+    entries: HashMap<Key, Entry>,
+    by_hop: HashMap<Hop, HashSet<Key>>,
+    /// Neighbours that are used since the last [`NextHops::news`].
+    added: Vec<Hop>,
+    removed: Vec<Hop>,
+}
+
+impl Key {
+    /// Sends along `route`.
+    pub fn new(route: Route, manner: Manner) -> Self {
+        Self { hop: route.hop, manner, mtu: route.mtu }
+    }
+
+    /// The neighbour.
+    pub fn hop(&self) -> Hop {
+        self.hop
+    }
+}
 
 impl NextHops {
     /// The next hop for one direction of a session's packets.
     pub fn take(
         &mut self,
-        user: (SessionId, Direction),
-        hop: Hop,
-        manner: Manner,
+        user: User,
+        key: Key,
         view: &View,
         datapath: &mut dyn Datapath,
     ) -> Result<NextHopId, InstallError> {
-        let key = Key { hop, manner };
-        if let Some(entry) = self.0.get_mut(&key) {
+        if let Some(entry) = self.entries.get_mut(&key) {
             entry.users.insert(user);
             return Ok(entry.id);
         }
         let spec = view.spec(key);
         let id = datapath.add_next_hop(&spec)?;
-        self.0.insert(key, Entry { id, spec, users: HashSet::from([user]) });
+        self.entries.insert(key, Entry { id, spec, users: HashSet::from([user]) });
+        let keys = self.by_hop.entry(key.hop).or_default();
+        if keys.is_empty() {
+            self.added.push(key.hop);
+        }
+        keys.insert(key);
         Ok(id)
     }
 
-    /// Gives back what `session` uses; a next hop without users is freed.
-    pub fn release(&mut self, session: SessionId, datapath: &mut dyn Datapath) {
-        self.0.retain(|_, entry| {
-            entry.users.retain(|(user, _)| *user != session);
-            let used = !entry.users.is_empty();
-            if !used {
-                datapath.remove_next_hop(entry.id);
+    /// Gives back what one direction of a session used; a next hop without users is freed.
+    pub fn release(&mut self, user: User, key: Key, datapath: &mut dyn Datapath) {
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        entry.users.remove(&user);
+        if !entry.users.is_empty() {
+            return;
+        }
+        datapath.remove_next_hop(entry.id);
+        self.entries.remove(&key);
+        if let Some(keys) = self.by_hop.get_mut(&key.hop) {
+            keys.remove(&key);
+            if keys.is_empty() {
+                self.by_hop.remove(&key.hop);
+                self.removed.push(key.hop);
             }
-            used
-        });
+        }
     }
 
     /// Re-points what changed and names the sessions whose next hop became unusable.
-    pub fn refresh(&mut self, view: &View, datapath: &mut dyn Datapath) -> Vec<SessionId> {
+    pub fn refresh(&mut self, changed: &Changed, view: &View, datapath: &mut dyn Datapath) -> Vec<SessionId> {
+        let of_hops = changed.hops.iter().filter_map(|hop| self.by_hop.get(hop)).flatten();
+        let mut keys: HashSet<Key> = of_hops.copied().collect();
+        if !changed.links.is_empty() {
+            keys.extend(self.entries.keys().filter(|key| changed.links.contains(&key.hop.ifindex)));
+        }
         let mut lost = HashSet::new();
-        for (key, entry) in &mut self.0 {
-            let spec = view.spec(*key);
-            if spec == entry.spec {
-                continue;
-            }
-            datapath.update_next_hop(entry.id, &spec);
-            entry.spec = spec;
-            tracing::info!(ifindex = spec.ifindex, neighbour = %key.hop.neighbour, ?spec.egress, "next hop changed");
-            if spec.egress == Egress::Unusable {
-                lost.extend(entry.users.iter().map(|(session, _)| *session));
-            }
+        for key in keys {
+            lost.extend(self.refresh_one(key, view.spec(key), datapath));
         }
         lost.into_iter().collect()
+    }
+
+    /// Neighbours that are used now and were not, and those that are not used any more.
+    pub fn news(&mut self) -> (Vec<Hop>, Vec<Hop>) {
+        (std::mem::take(&mut self.added), std::mem::take(&mut self.removed))
+    }
+
+    /// Whether anything is sent to a neighbour.
+    pub fn uses(&self, hop: Hop) -> bool {
+        self.by_hop.contains_key(&hop)
+    }
+
+    /// Devices that something is sent by.
+    pub fn devices(&self) -> HashSet<u32> {
+        self.by_hop.keys().map(|hop| hop.ifindex).collect()
+    }
+
+    fn refresh_one(&mut self, key: Key, spec: NextHopSpec, datapath: &mut dyn Datapath) -> Vec<SessionId> {
+        let Some(entry) = self.entries.get_mut(&key).filter(|entry| entry.spec != spec) else {
+            return Vec::new();
+        };
+        datapath.update_next_hop(entry.id, &spec);
+        entry.spec = spec;
+        tracing::info!(ifindex = spec.ifindex, neighbour = %key.hop.neighbour, ?spec.egress, "next hop changed");
+        if spec.egress != Egress::Unusable {
+            return Vec::new();
+        }
+        entry.users.iter().map(|(session, _)| *session).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
     use proxy_common::verdict::Reason;
 
     use super::*;
-    use crate::datapath::{
-        Arrival, AttachError, Attachment, Engine, Escalation, FlowCounters, FlowDirection, FlowId, FlowSpec,
+    use crate::{
+        datapath::{Arrival, AttachError, Attachment, Engine, Escalation, FlowCounters, FlowId, FlowSpec},
+        net::route::{Link, Neighbour, Reachability, Table, Update},
     };
 
     /// The next-hop table alone.
@@ -175,6 +190,9 @@ mod tests {
         fn remove(&mut self, _: FlowId) -> FlowCounters {
             FlowCounters::default()
         }
+        fn set_flow_hop(&mut self, _: FlowId, _: FlowDirection, _: NextHopId) {
+            unreachable!("next hops know no flow")
+        }
         fn escalate(&mut self, _: FlowId, _: Escalation) {}
         fn counters(&self, _: FlowId) -> FlowCounters {
             FlowCounters::default()
@@ -185,7 +203,6 @@ mod tests {
         fn arrival(&self, _: SocketAddr) -> Option<Arrival> {
             None
         }
-        fn set_flow_hop(&mut self, _: FlowId, _: FlowDirection, _: NextHopId) {}
         fn is_published(&self, _: FlowId) -> bool {
             false
         }
@@ -208,56 +225,99 @@ mod tests {
         }
     }
 
-    const HOP: Hop = Hop { ifindex: 2, neighbour: Ipv4Addr::new(10, 0, 0, 1) };
+    pub(super) const HOP: Hop = Hop { ifindex: 2, neighbour: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)) };
+    pub(super) const HOP_V6: Hop =
+        Hop { ifindex: 2, neighbour: IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)) };
     const OURS: [u8; 6] = [2, 0, 0, 0, 0, 1];
+    const FIRST: User = (SessionId(1), FlowDirection::ToOrigin);
+    const SECOND: User = (SessionId(2), FlowDirection::ToOrigin);
 
-    fn view(mac: Option<[u8; 6]>, is_up: bool) -> View {
-        let link =
-            Link { ifindex: 2, name: "eth0".into(), mac: Some(OURS), mtu: 1500, is_up, is_loopback: false };
-        let neighbours = mac.map(|mac| Neighbour { hop: HOP, mac }).into_iter().collect();
-        View { links: vec![link], neighbours, xdp_transmit: HashSet::from([2]) }
+    pub(super) fn neighbour(mac: [u8; 6]) -> Neighbour {
+        let reachability = Reachability::Answered;
+        Neighbour { hop: HOP, mac: Some(mac), reachability, is_managed: false, is_foreign: false }
+    }
+
+    fn link(is_up: bool) -> Link {
+        Link {
+            ifindex: 2,
+            name: "eth0".into(),
+            mac: Some(OURS),
+            mtu: 1500,
+            is_up,
+            is_loopback: false,
+            resolves: true,
+        }
+    }
+
+    pub(super) fn view(mac: Option<[u8; 6]>, is_up: bool) -> View {
+        let v6 = mac.map(|mac| Neighbour { hop: HOP_V6, ..neighbour(mac) });
+        let neighbours = mac.map(neighbour).into_iter().chain(v6).collect();
+        let table = Table { links: vec![link(is_up)], neighbours };
+        let mut view = View::default();
+        view.apply(Update { table: Some(table), ..Update::default() });
+        view.set_xdp_transmit(2, true);
+        view
+    }
+
+    fn key(hop: Hop, manner: Manner) -> Key {
+        Key::new(Route { hop, mtu: None }, manner)
+    }
+
+    fn everything() -> Changed {
+        Changed { links: HashSet::from([2]), hops: HashSet::from([HOP]) }
     }
 
     fn taken(manner: Manner, mac: Option<[u8; 6]>) -> (NextHops, Rows, NextHopId) {
         let (mut hops, mut rows) = (NextHops::default(), Rows::default());
-        let user = (SessionId(1), Direction::ToOrigin);
-        let id = hops.take(user, HOP, manner, &view(mac, true), &mut rows).unwrap();
+        let id = hops.take(FIRST, key(HOP, manner), &view(mac, true), &mut rows).unwrap();
         (hops, rows, id)
+    }
+
+    fn redirect(dst_mac: [u8; 6]) -> Egress {
+        Egress::Redirect { dst_mac, src_mac: OURS, xdp: true }
     }
 
     #[test]
     fn xdp_redirects_to_a_known_neighbour_and_leaves_an_unknown_one_to_tc() {
         let (_, rows, id) = taken(Manner::Xdp, Some([9; 6]));
-        let redirect = Egress::Redirect { dst_mac: [9; 6], src_mac: OURS, xdp: true };
-        assert_eq!(rows.rows[&id.0].egress, redirect);
+        assert_eq!(rows.rows[&id.0].egress, redirect([9; 6]));
         let (_, rows, id) = taken(Manner::Xdp, None);
         assert_eq!(rows.rows[&id.0].egress, Egress::Neighbour);
     }
 
     #[test]
+    fn neighbours_of_both_families_are_next_hops_alike() {
+        let (mut hops, mut rows, v4) = taken(Manner::Xdp, Some([9; 6]));
+        let v6 = hops.take(SECOND, key(HOP_V6, Manner::Xdp), &view(Some([9; 6]), true), &mut rows).unwrap();
+        assert_ne!(v4, v6);
+        assert_eq!(rows.rows[&v6.0].egress, redirect([9; 6]));
+    }
+
+    #[test]
     fn sessions_behind_one_neighbour_share_a_row_until_the_last_one_ends() {
         let (mut hops, mut rows, id) = taken(Manner::Tc, None);
-        let second = (SessionId(2), Direction::ToOrigin);
-        assert_eq!(hops.take(second, HOP, Manner::Tc, &view(None, true), &mut rows), Ok(id));
-        hops.release(SessionId(1), &mut rows);
-        assert_eq!(rows.rows.len(), 1);
-        hops.release(SessionId(2), &mut rows);
-        assert_eq!(rows.rows.len(), 0);
+        let shared = key(HOP, Manner::Tc);
+        assert_eq!(hops.take(SECOND, shared, &view(None, true), &mut rows), Ok(id));
+        assert_eq!(hops.news(), (vec![HOP], vec![]));
+        hops.release(FIRST, shared, &mut rows);
+        assert_eq!((rows.rows.len(), hops.news()), (1, (vec![], vec![])));
+        hops.release(SECOND, shared, &mut rows);
+        assert_eq!((rows.rows.len(), hops.news()), (0, (vec![], vec![HOP])));
     }
 
     #[test]
     fn a_changed_address_re_points_the_row_and_loses_nobody() {
         let (mut hops, mut rows, id) = taken(Manner::Xdp, Some([9; 6]));
-        assert_eq!(hops.refresh(&view(Some([7; 6]), true), &mut rows), []);
-        let redirect = Egress::Redirect { dst_mac: [7; 6], src_mac: OURS, xdp: true };
-        assert_eq!(rows.rows[&id.0].egress, redirect);
+        let moved = Changed { links: HashSet::new(), hops: HashSet::from([HOP]) };
+        assert_eq!(hops.refresh(&moved, &view(Some([7; 6]), true), &mut rows), []);
+        assert_eq!(rows.rows[&id.0].egress, redirect([7; 6]));
     }
 
     #[test]
     fn a_device_that_goes_down_names_the_sessions_that_used_it() {
         let (mut hops, mut rows, id) = taken(Manner::Xdp, Some([9; 6]));
-        assert_eq!(hops.refresh(&view(Some([9; 6]), false), &mut rows), [SessionId(1)]);
+        assert_eq!(hops.refresh(&everything(), &view(Some([9; 6]), false), &mut rows), [SessionId(1)]);
         assert_eq!(rows.rows[&id.0].egress, Egress::Unusable);
-        assert_eq!(hops.refresh(&view(Some([9; 6]), false), &mut rows), []);
+        assert_eq!(hops.refresh(&everything(), &view(Some([9; 6]), false), &mut rows), []);
     }
 }

@@ -62,6 +62,8 @@ pub enum Event {
     Activity(Vec<(SessionId, Activity)>),
     /// A next hop that flows use became unusable.
     NextHopLost(Vec<SessionId>),
+    /// Links or routes changed: flows that had none may have one now.
+    NetworkChanged,
     /// An origin went down.
     OriginDown(OriginId),
     /// The operator switches offloading on or off.

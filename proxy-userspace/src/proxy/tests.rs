@@ -375,6 +375,24 @@ fn a_flow_that_does_not_forward_is_removed_with_its_reason_and_tried_again_later
 }
 
 #[test]
+fn a_flow_without_a_way_is_tried_again_when_the_network_changes() {
+    let mut script = Script::new();
+    let lost = script.installed("a", origin(1), tuple(5000), 7);
+    let doubted = script.installed("b", origin(2), tuple(5001), 8);
+    assert_eq!(removed(&script.apply(Event::NextHopLost(vec![lost]))), Some(FlowId(7)));
+    let result = Err(RelayReason::NoAnswer);
+    script.proxy.sessions.get_mut(&doubted).unwrap().live_mut().unwrap().offload =
+        Offload::relayed(RelayReason::Settling, script.now);
+    script.apply(Event::Installed { session: doubted, result });
+    script.wait(Duration::from_secs(1));
+    assert!(!installs(&script.apply(Event::Tick), lost));
+    script.apply(Event::NetworkChanged);
+    let actions = script.apply(Event::Tick);
+    assert!(installs(&actions, lost));
+    assert!(!installs(&actions, doubted), "the network was not what it failed for");
+}
+
+#[test]
 fn a_source_port_that_cannot_be_bound_is_replaced_and_at_last_refused() {
     let mut script = Script::with_ports(61000..=61001);
     let session = SessionId(1);

@@ -81,6 +81,11 @@ impl RelayReason {
         Self::SwitchedOff,
     ];
 
+    /// Whether links, routes or interfaces were the cause, so that a change of them may end it.
+    pub fn is_network(self) -> bool {
+        matches!(self, Self::NoRoute | Self::NextHopLost | Self::AttachFailed | Self::InterfaceNotSelected)
+    }
+
     /// The word in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {

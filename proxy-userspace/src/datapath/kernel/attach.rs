@@ -1,7 +1,7 @@
 //! Choosing and attaching a program: native XDP where it works and was asked for or cannot hurt, TC everywhere.
 //! Generic XDP is never chosen: it is no faster than TC and loses segmentation offload.
 
-use std::{fs, io};
+use std::{collections::HashMap, fs, io, sync::Arc};
 
 use aya::{
     Ebpf,
@@ -11,6 +11,7 @@ use aya::{
         xdp::XdpLink,
     },
 };
+use parking_lot::Mutex;
 use proxy_common::maps;
 use rustix::net::{AddressFamily, SocketType, netdevice::index_to_name, socket};
 
@@ -26,6 +27,26 @@ pub(super) struct Attached {
     pub(super) attachment: Attachment,
     _xdp: Option<XdpLink>,
     _tc: SchedClassifierLink,
+}
+
+/// Interfaces that are to have no native XDP although it was asked for, and why.
+#[derive(Clone, Debug, Default)]
+pub struct XdpVetoes(Arc<Mutex<HashMap<u32, String>>>);
+
+impl XdpVetoes {
+    /// The next attachment to this interface is TC, with this note.
+    pub fn add(&self, ifindex: u32, why: String) {
+        self.0.lock().insert(ifindex, why);
+    }
+
+    /// The interface is gone; its index may be another's soon.
+    pub fn lift(&self, ifindex: u32) {
+        self.0.lock().remove(&ifindex);
+    }
+
+    fn of(&self, ifindex: u32) -> Option<String> {
+        self.0.lock().get(&ifindex).cloned()
+    }
 }
 
 /// Loads both programs into the kernel.
@@ -44,13 +65,22 @@ where
 }
 
 /// Attaches to an interface: TC always, native XDP in front of it if that is the choice.
-pub(super) fn attach(ebpf: &mut Ebpf, ifindex: u32, choice: EngineChoice) -> Result<Attached, AttachError> {
+pub(super) fn attach(
+    ebpf: &mut Ebpf,
+    ifindex: u32,
+    choice: EngineChoice,
+    vetoes: &XdpVetoes,
+) -> Result<Attached, AttachError> {
     let name = interface_name(ifindex).map_err(|error| failure(&format!("#{ifindex}"), &error))?;
     let tc = program(ebpf, maps::FORWARD_TC).map_err(|error| failure(&name, &error))?;
     let (tc_link, tc_mode) = attach_tc(tc, &name)?;
-    let device = Device { features: xdp_features(ifindex), has_default_route: has_default_route(&name) };
+    let device = Device {
+        features: xdp_features(ifindex),
+        has_default_route: has_default_route(&name),
+        veto: vetoes.of(ifindex),
+    };
     let (xdp_link, note) = match choose(choice, &device) {
-        Preference::Tc(note) => (None, note),
+        Preference::Tc(note) => (None, Some(note)),
         Preference::Xdp => match attach_xdp(ebpf, ifindex) {
             Ok(link) => (Some(link), None),
             Err(error) => (None, Some(format!("native XDP was refused: {}", chain(&error)))),
@@ -65,22 +95,27 @@ pub(super) fn attach(ebpf: &mut Ebpf, ifindex: u32, choice: EngineChoice) -> Res
 struct Device {
     features: Option<XdpFeatures>,
     has_default_route: bool,
+    veto: Option<String>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Preference {
     Xdp,
-    /// With what would make it faster.
-    Tc(Option<String>),
+    /// With what would make it faster, or why nothing would.
+    Tc(String),
 }
 
 fn choose(choice: EngineChoice, device: &Device) -> Preference {
-    let because = |note: &str| Preference::Tc(Some(note.into()));
+    let because = |note: &str| Preference::Tc(note.into());
+    if let Some(veto) = &device.veto {
+        return because(veto);
+    }
     match (choice, device.features) {
-        (EngineChoice::Tc, _) => Preference::Tc(None),
-        (EngineChoice::Xdp | EngineChoice::Auto, Some(features)) if !features.has_basic() => {
-            because("the driver has no native XDP")
+        (_, Some(features)) if !features.has_basic() => because("the driver has no native XDP"),
+        (EngineChoice::Tc, Some(_)) => {
+            because("tc was asked for: native XDP is possible if asked for (PROXY_DATAPATH=xdp)")
         }
+        (EngineChoice::Tc, None) => because("tc was asked for: native XDP may work (PROXY_DATAPATH=xdp)"),
         (EngineChoice::Xdp, _) => Preference::Xdp,
         (EngineChoice::Auto, None) => {
             because("the kernel does not tell whether native XDP works: ask for xdp to try")
@@ -128,17 +163,25 @@ fn interface_name(ifindex: u32) -> io::Result<String> {
     Ok(index_to_name(&any, ifindex)?)
 }
 
-/// Whether an IPv4 default route leaves by this interface.
+/// Whether a default route of either family leaves by this interface.
 fn has_default_route(name: &str) -> bool {
     // Of the thread: a thread may be in another network namespace than its process.
-    let routes = fs::read_to_string("/proc/thread-self/net/route").unwrap_or_default();
-    routes.lines().any(|line| is_default_route(line, name))
+    let routes = |file| fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap_or_default();
+    routes("route").lines().any(|line| is_default_route(line, name))
+        || routes("ipv6_route").lines().any(|line| is_default_route_v6(line, name))
 }
 
 fn is_default_route(line: &str, name: &str) -> bool {
     let fields: Vec<_> = line.split_ascii_whitespace().collect();
     let field = |index: usize| fields.get(index).copied();
     field(0) == Some(name) && field(1) == Some("00000000") && field(7) == Some("00000000")
+}
+
+fn is_default_route_v6(line: &str, name: &str) -> bool {
+    let fields: Vec<_> = line.split_ascii_whitespace().collect();
+    let field = |index: usize| fields.get(index).copied();
+    let is_any = field(0).is_some_and(|destination| destination.bytes().all(|digit| digit == b'0'));
+    is_any && field(1) == Some("00") && field(9) == Some(name)
 }
 
 fn failure(interface: &str, error: &(impl std::error::Error + 'static)) -> AttachError {
@@ -172,7 +215,7 @@ mod tests {
             ("tc is tc", Tc, NATIVE, false, false),
         ];
         for (name, choice, features, has_default_route, xdp) in rows {
-            let chosen = choose(choice, &Device { features, has_default_route });
+            let chosen = choose(choice, &Device { features, has_default_route, veto: None });
             assert_eq!(chosen == Preference::Xdp, xdp, "{name}");
         }
     }
@@ -183,5 +226,26 @@ mod tests {
         assert!(is_default_route(line, "eth0"));
         assert!(!is_default_route(line, "eth1"));
         assert!(!is_default_route("eth0\t0001A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0", "eth0"));
+    }
+
+    #[test]
+    fn tells_the_ipv6_default_route_from_others() {
+        let zero = "00000000000000000000000000000000";
+        let line = |prefix: &str, length: &str, name: &str| {
+            format!(
+                "{prefix} {length} {zero} 00 fe80{} 00000400 00000001 00000000 00450003 {name}",
+                &zero[4..]
+            )
+        };
+        assert!(is_default_route_v6(&line(zero, "00", "eth0"), "eth0"));
+        assert!(!is_default_route_v6(&line(zero, "00", "eth0"), "eth1"));
+        assert!(!is_default_route_v6(&line("fd000000000000000000000000000000", "40", "eth0"), "eth0"));
+        assert!(!is_default_route_v6("", "eth0"));
+    }
+
+    #[test]
+    fn a_veto_outweighs_what_was_asked_for_and_is_the_note() {
+        let device = Device { features: NATIVE, has_default_route: true, veto: Some("lost".into()) };
+        assert_eq!(choose(EngineChoice::Xdp, &device), Preference::Tc("lost".into()));
     }
 }

@@ -1,0 +1,207 @@
+//! Where programs are attached: where packets of clients and origins come in.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, Instant},
+};
+
+use super::super::{Datapath, Engine, kernel::XdpVetoes, next_hops::View};
+use crate::{
+    net::route::{Hop, Link},
+    session::RelayReason,
+};
+
+/// A gateway has this long to answer after native XDP was attached: some drivers reset the link.
+const TRIAL: Duration = Duration::from_secs(5);
+
+/// What is attached, and why.
+#[derive(Debug, Default)]
+pub(super) struct Ingress {
+    /// The operator's choice of interfaces; `None` means the ones clients and origins are found on.
+    selected: Option<HashSet<String>>,
+    attached: HashMap<u32, Engine>,
+    /// What could not be attached is not tried for every session again.
+    failed: HashMap<u32, String>,
+    /// Devices of clients, default routes and `lo`: they stay as long as they exist.
+    kept: HashSet<u32>,
+    /// Flows whose packets come in by a device.
+    flows: HashMap<u32, usize>,
+    careful: Option<Careful>,
+}
+
+/// Takes native XDP back from interfaces whose gateway is lost by it.
+#[derive(Debug)]
+struct Careful {
+    vetoes: XdpVetoes,
+    trials: HashMap<u32, Trial>,
+}
+
+#[derive(Debug)]
+struct Trial {
+    since: Instant,
+    gateways: Vec<Hop>,
+}
+
+impl Ingress {
+    /// Attaches to `selected` alone, if it is given.
+    pub(super) fn new(selected: &[String], vetoes: Option<XdpVetoes>) -> Self {
+        let careful = vetoes.map(|vetoes| Careful { vetoes, trials: HashMap::new() });
+        let selected = (!selected.is_empty()).then(|| selected.iter().cloned().collect());
+        Self { selected, careful, ..Self::default() }
+    }
+
+    /// The devices to attach at the start: the selected ones, or `lo` and those of `gateways`.
+    pub(super) fn first(&self, view: &View, gateways: &[Hop]) -> anyhow::Result<Vec<u32>> {
+        let Some(selected) = &self.selected else {
+            let loopback = view.links().filter(|link| link.is_loopback).map(|link| link.ifindex);
+            let devices: HashSet<u32> = loopback.chain(gateways.iter().map(|hop| hop.ifindex)).collect();
+            return Ok(devices.into_iter().collect());
+        };
+        let named = |name: &String| {
+            let link = view.named(name).ok_or_else(|| anyhow::anyhow!("no interface named {name}"))?;
+            Ok(link.ifindex)
+        };
+        selected.iter().map(named).collect()
+    }
+
+    /// Whether the operator chose this interface by its name.
+    pub(super) fn is_selected(&self, link: &Link) -> bool {
+        self.selected.as_ref().is_some_and(|selected| selected.contains(&link.name))
+    }
+
+    /// Whether interfaces are found rather than chosen.
+    pub(super) fn is_automatic(&self) -> bool {
+        self.selected.is_none()
+    }
+
+    /// Whether native XDP is being tried on interfaces that may not stand it.
+    pub(super) fn is_careful(&self) -> bool {
+        self.careful.is_some()
+    }
+
+    /// Attaches to a device, or says what is there. `gateways` are the ones behind it that answer now.
+    pub(super) fn attach(
+        &mut self,
+        ifindex: u32,
+        view: &View,
+        gateways: &[Hop],
+        datapath: &mut dyn Datapath,
+    ) -> Result<Engine, RelayReason> {
+        if let Some(engine) = self.attached.get(&ifindex) {
+            return Ok(*engine);
+        }
+        let is_chosen = view.link(ifindex).is_some_and(|link| self.is_selected(link));
+        if self.selected.is_some() && !is_chosen {
+            return Err(RelayReason::InterfaceNotSelected);
+        }
+        if self.failed.contains_key(&ifindex) {
+            return Err(RelayReason::AttachFailed);
+        }
+        let engine = self.attach_new(ifindex, datapath)?;
+        if let Some(careful) = self.careful.as_mut().filter(|_| engine == Engine::Xdp && !gateways.is_empty())
+        {
+            let trial = Trial { since: Instant::now(), gateways: gateways.to_vec() };
+            careful.trials.insert(ifindex, trial);
+        }
+        Ok(engine)
+    }
+
+    /// Keeps a device's programs as long as the device exists.
+    pub(super) fn keep(&mut self, ifindex: u32) {
+        self.kept.insert(ifindex);
+    }
+
+    /// Notes that packets of a flow come in by a device.
+    pub(super) fn hold(&mut self, ifindex: u32) {
+        *self.flows.entry(ifindex).or_default() += 1;
+    }
+
+    /// Notes that those of one flow less do.
+    pub(super) fn let_go(&mut self, ifindex: u32) {
+        if let Some(flows) = self.flows.get_mut(&ifindex) {
+            *flows -= 1;
+            if *flows == 0 {
+                self.flows.remove(&ifindex);
+            }
+        }
+    }
+
+    /// Detaches from a device that served an origin which is gone, unless something else needs it.
+    pub(super) fn leave(&mut self, ifindex: u32, datapath: &mut dyn Datapath) {
+        let is_needed = self.kept.contains(&ifindex) || self.flows.contains_key(&ifindex);
+        if self.is_automatic() && !is_needed && self.attached.remove(&ifindex).is_some() {
+            tracing::info!(ifindex, "no origin is behind this interface any more: detached");
+            datapath.detach(ifindex);
+        }
+    }
+
+    /// Forgets everything about a device that is gone.
+    pub(super) fn gone(&mut self, ifindex: u32, datapath: &mut dyn Datapath) {
+        self.failed.remove(&ifindex);
+        self.kept.remove(&ifindex);
+        if let Some(careful) = &mut self.careful {
+            careful.trials.remove(&ifindex);
+            careful.vetoes.lift(ifindex);
+        }
+        if self.attached.remove(&ifindex).is_some() {
+            tracing::info!(ifindex, "an interface with programs is gone");
+            datapath.detach(ifindex);
+        }
+    }
+
+    /// What was refused may be tried again: the device is not what it was.
+    pub(super) fn changed(&mut self, ifindex: u32) {
+        self.failed.remove(&ifindex);
+    }
+
+    /// Gateways on trial, and interfaces whose time is over.
+    pub(super) fn trials(&self, now: Instant) -> (Vec<Hop>, Vec<u32>) {
+        let trials = || self.careful.iter().flat_map(|careful| &careful.trials);
+        let is_over = |trial: &Trial| now.saturating_duration_since(trial.since) >= TRIAL;
+        let waiting = trials().filter(|(_, trial)| !is_over(trial));
+        let over = trials().filter(|(_, trial)| is_over(trial)).map(|(ifindex, _)| *ifindex);
+        (waiting.flat_map(|(_, trial)| trial.gateways.clone()).collect(), over.collect())
+    }
+
+    /// Ends a trial and returns its gateways: if none of them answers, the interface goes back to TC.
+    pub(super) fn judge(
+        &mut self,
+        ifindex: u32,
+        answers: impl Fn(Hop) -> bool,
+        datapath: &mut dyn Datapath,
+    ) -> Vec<Hop> {
+        let Some(careful) = &mut self.careful else { return Vec::new() };
+        let Some(trial) = careful.trials.remove(&ifindex) else { return Vec::new() };
+        if !trial.gateways.iter().any(|gateway| answers(*gateway)) {
+            let lost: Vec<String> = trial.gateways.iter().map(|hop| hop.neighbour.to_string()).collect();
+            let why = format!("native XDP was taken back: the gateway {} was lost by it", lost.join(", "));
+            careful.vetoes.add(ifindex, why);
+            datapath.detach(ifindex);
+            self.attached.remove(&ifindex);
+            // A refusal is logged; the sessions it concerns carry the reason.
+            let _refused = self.attach_new(ifindex, datapath);
+        }
+        trial.gateways
+    }
+
+    fn attach_new(&mut self, ifindex: u32, datapath: &mut dyn Datapath) -> Result<Engine, RelayReason> {
+        match datapath.attach(ifindex) {
+            Ok(attachment) => {
+                tracing::info!(
+                    interface = attachment.name,
+                    engine = attachment.engine.as_str(),
+                    mode = attachment.mode,
+                    note = attachment.note.as_deref().unwrap_or_default(),
+                    "attached"
+                );
+                self.attached.insert(ifindex, attachment.engine);
+                Ok(attachment.engine)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "sessions on this interface stay in userspace");
+                self.failed.insert(ifindex, error.reason);
+                Err(RelayReason::AttachFailed)
+            }
+        }
+    }
+}
