@@ -147,7 +147,7 @@ impl NextHops {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
     use proxy_common::verdict::Reason;
@@ -158,18 +158,24 @@ mod tests {
         net::route::{Link, Neighbour, Reachability, Table, Update},
     };
 
-    /// The next-hop table alone.
+    /// The next-hop table, and devices that take programs or refuse them.
     #[derive(Default)]
-    struct Rows {
+    pub(in crate::datapath) struct Rows {
+        pub(in crate::datapath) engines: HashMap<u32, Engine>,
+        pub(in crate::datapath) detached: Vec<u32>,
         rows: HashMap<u16, NextHopSpec>,
         next: u16,
     }
 
     impl Datapath for Rows {
-        fn attach(&mut self, _: u32) -> Result<Attachment, AttachError> {
-            unreachable!("next hops attach nothing")
+        fn attach(&mut self, ifindex: u32) -> Result<Attachment, AttachError> {
+            let refused = || AttachError { interface: format!("#{ifindex}"), reason: "refused".into() };
+            let engine = *self.engines.get(&ifindex).ok_or_else(refused)?;
+            Ok(Attachment { ifindex, name: format!("#{ifindex}"), engine, mode: "test", note: None })
         }
-        fn detach(&mut self, _: u32) {}
+        fn detach(&mut self, ifindex: u32) {
+            self.detached.push(ifindex);
+        }
         fn attachments(&self) -> Vec<Attachment> {
             Vec::new()
         }

@@ -128,17 +128,16 @@ impl Destinations {
         }
     }
 
+    /// An answer that differs from the one others rely on is left to [`Destinations::answered`], which names them.
     fn entry(&mut self, query: Query, route: Option<Route>, is_origin: bool) -> &mut Destination {
         self.recent.remove(&query);
         let (generation, serial) = (self.generation, &mut self.serial);
         let (first, second) = (&mut self.first, &mut self.second);
-        let destination = self.in_use.entry(query).or_insert_with(|| {
+        self.in_use.entry(query).or_insert_with(|| {
             *serial += 1;
             if is_origin { first } else { second }.add(query, *serial);
-            Destination { serial: *serial, ..Destination::default() }
-        });
-        (destination.route, destination.generation) = (route, generation);
-        destination
+            Destination { route, generation, serial: *serial, ..Destination::default() }
+        })
     }
 
     fn forget_unused(&mut self, query: Query) {
@@ -232,6 +231,16 @@ mod tests {
         assert_eq!(destinations.due(64), []);
         assert_eq!(destinations.answered(query(9), Some(via(3))).sessions.len(), 100);
         assert_eq!(destinations.answered(query(9), Some(via(3))), Concerned::default());
+    }
+
+    #[test]
+    fn a_new_user_does_not_hide_a_changed_route_from_the_others() {
+        let mut destinations = Destinations::default();
+        destinations.hold(query(9), via(2), user(1));
+        destinations.routes_changed();
+        destinations.hold(query(9), via(3), user(2));
+        let both = HashSet::from([SessionId(1), SessionId(2)]);
+        assert_eq!(destinations.answered(query(9), Some(via(3))).sessions, both);
     }
 
     #[test]

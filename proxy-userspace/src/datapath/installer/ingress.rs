@@ -205,3 +205,96 @@ impl Ingress {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::{
+        datapath::next_hops::tests::Rows,
+        net::route::{Table, Update},
+    };
+
+    const GATEWAY: Hop = Hop { ifindex: 2, neighbour: std::net::IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)) };
+
+    fn view(name: &str) -> View {
+        let link = Link {
+            ifindex: 2,
+            name: name.into(),
+            mac: Some([2; 6]),
+            mtu: 1500,
+            is_up: true,
+            is_loopback: false,
+            resolves: true,
+        };
+        let table = Some(Table { links: vec![link], neighbours: vec![] });
+        let mut view = View::default();
+        view.apply(Update { table, ..Update::default() });
+        view
+    }
+
+    fn taking(engine: Engine) -> Rows {
+        let mut rows = Rows::default();
+        rows.engines.insert(2, engine);
+        rows
+    }
+
+    #[test]
+    fn a_refused_device_is_tried_again_when_it_changes_and_not_before() {
+        let (mut ingress, mut rows) = (Ingress::new(&[], None), Rows::default());
+        let refused = Err(RelayReason::AttachFailed);
+        assert_eq!(ingress.attach(2, &view("eth0"), &[], &mut rows), refused);
+        rows.engines.insert(2, Engine::Tc);
+        assert_eq!(ingress.attach(2, &view("eth0"), &[], &mut rows), refused);
+        ingress.changed(2);
+        assert_eq!(ingress.attach(2, &view("eth0"), &[], &mut rows), Ok(Engine::Tc));
+    }
+
+    #[test]
+    fn the_operators_choice_is_by_name_whatever_the_index() {
+        let (ingress, mut rows) = (&mut Ingress::new(&["eth0".into()], None), taking(Engine::Tc));
+        let not_chosen = Err(RelayReason::InterfaceNotSelected);
+        assert_eq!(ingress.attach(2, &view("eth1"), &[], &mut rows), not_chosen);
+        assert_eq!(ingress.attach(2, &view("eth0"), &[], &mut rows), Ok(Engine::Tc));
+        assert!(ingress.first(&view("eth1"), &[]).is_err(), "a name that is not there is a mistake");
+    }
+
+    #[test]
+    fn a_device_is_left_when_neither_flows_nor_clients_need_it() {
+        let (mut ingress, mut rows) = (Ingress::new(&[], None), taking(Engine::Tc));
+        ingress.attach(2, &view("eth0"), &[], &mut rows).unwrap();
+        ingress.hold(2);
+        ingress.leave(2, &mut rows);
+        ingress.let_go(2);
+        ingress.keep(2);
+        ingress.leave(2, &mut rows);
+        assert!(rows.detached.is_empty());
+        ingress.kept.clear();
+        ingress.leave(2, &mut rows);
+        assert_eq!(rows.detached, [2]);
+    }
+
+    #[test]
+    fn native_xdp_is_on_trial_where_a_gateway_answered_before() {
+        for (answers, detached) in [(true, vec![]), (false, vec![2])] {
+            let vetoes = Some(XdpVetoes::default());
+            let (mut ingress, mut rows) = (Ingress::new(&[], vetoes), taking(Engine::Xdp));
+            ingress.attach(2, &view("eth0"), &[GATEWAY], &mut rows).unwrap();
+            let now = Instant::now();
+            assert_eq!(ingress.trials(now), (vec![GATEWAY], vec![]));
+            assert_eq!(ingress.trials(now + TRIAL), (vec![], vec![2]));
+            assert_eq!(ingress.judge(2, |_| answers, &mut rows), [GATEWAY]);
+            assert_eq!(rows.detached, detached);
+            assert_eq!(ingress.trials(now), (vec![], vec![]));
+        }
+    }
+
+    #[test]
+    fn a_gateway_that_never_answered_is_not_missed() {
+        let vetoes = Some(XdpVetoes::default());
+        let (mut ingress, mut rows) = (Ingress::new(&[], vetoes), taking(Engine::Xdp));
+        ingress.attach(2, &view("eth0"), &[], &mut rows).unwrap();
+        assert_eq!(ingress.trials(Instant::now() + TRIAL), (vec![], vec![]));
+    }
+}

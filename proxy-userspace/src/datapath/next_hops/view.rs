@@ -71,6 +71,12 @@ impl View {
         self.neighbours.get(&hop)
     }
 
+    /// Neighbours that a process of ours has the kernel manage.
+    pub fn managed_by_us(&self) -> Vec<Hop> {
+        let ours = self.neighbours.values().filter(|found| found.is_managed && !found.is_foreign);
+        ours.map(|found| found.hop).collect()
+    }
+
     /// Whether frames can be sent there now.
     pub fn is_usable(&self, key: Key) -> bool {
         self.spec(key).egress != Egress::Unusable
