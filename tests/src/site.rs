@@ -51,6 +51,14 @@ impl<'a> Site<'a> {
         let proxy = Proxy::start(&network.proxy, client.of(Routed::PROXY), engine, settings)?;
         let on = |namespace, ip| origin(namespace, inside.of(ip), inside.of(Routed::PROXY_INSIDE));
         let origins = [on(&network.origin_a, Routed::ORIGIN_A)?, on(&network.origin_b, Routed::ORIGIN_B)?];
+        Self::of(network, proxy, origins)
+    }
+
+    /// Takes what runs already and waits until the parts know each other.
+    ///
+    /// # Errors
+    /// When they do not in time.
+    pub fn of(network: &'a Routed, proxy: Proxy<'a>, origins: [Origin; 2]) -> Result<Self> {
         proxy.wait_for_origins(origins.len())?;
         Ok(Self {
             proxy,

@@ -48,7 +48,8 @@ impl Routed {
     const ROUTER1_LEFT: Ipv4Addr = Ipv4Addr::new(10, 71, 1, 1);
     /// The address of the router between clients and proxy, at the proxy.
     pub const ROUTER1_RIGHT: Ipv4Addr = Ipv4Addr::new(10, 71, 2, 1);
-    const ROUTER2_LEFT: Ipv4Addr = Ipv4Addr::new(10, 71, 3, 1);
+    /// The address of the router between proxy and origins, at the proxy.
+    pub const ROUTER2_LEFT: Ipv4Addr = Ipv4Addr::new(10, 71, 3, 1);
     const ROUTER2_RIGHT_A: Ipv4Addr = Ipv4Addr::new(10, 71, 4, 1);
     const ROUTER2_RIGHT_B: Ipv4Addr = Ipv4Addr::new(10, 71, 5, 1);
 
