@@ -20,6 +20,7 @@ use integration_tests::{
     residue,
     wire::Wire,
 };
+use rustix::process::{Pid, Signal, kill_process};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -38,6 +39,7 @@ rules!(
     a_session_outlives_the_clients_leg_being_down,
     a_session_outlives_the_origins_leg_being_down_and_is_offloaded_again,
     a_program_that_somebody_detaches_costs_nothing,
+    a_proxy_that_stands_still_costs_nothing,
     an_input_chain_that_knows_established_flows_alone_costs_a_talking_client_next_to_nothing,
 );
 in_case!(
@@ -209,6 +211,20 @@ fn a_program_that_somebody_detaches_costs_nothing(case: Case) {
     assert_eq!(tally.missing(), 0);
     let goes_on = status.packets("kernel") - before.packets("kernel") > 100;
     assert!(goes_on || status.relayed("hook_missed") > 0, "{status:#?}");
+}
+
+/// The kernel forwards alone: the process may be starved, or under a debugger.
+fn a_proxy_that_stands_still_costs_nothing(case: Case) {
+    let network = Direct::new().unwrap();
+    let outcome = outlive(&network, case, Rhythm::default(), |wire| {
+        let process = Pid::from_raw(wire.proxy.id().cast_signed()).unwrap();
+        kill_process(process, Signal::STOP).unwrap();
+        sleep(Duration::from_secs(3));
+        kill_process(process, Signal::CONT).unwrap();
+        sleep(Duration::from_secs(2));
+    });
+    let Outcome { tally, status, .. } = outcome.unwrap();
+    assert_eq!((tally.missing(), status.totals.offloaded), (0, 1), "{status:#?}");
 }
 
 /// An operator's rules: what answers us is let in, and new flows to the ports that we serve.
