@@ -16,6 +16,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Url {
     authority: String,
     target: String,
+    /// Where the authority is, if it is not to be resolved.
+    address: Option<SocketAddr>,
 }
 
 impl Url {
@@ -30,7 +32,7 @@ impl Url {
         let path = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, target) = rest.split_at(path);
         let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
-        Ok(Self { authority: authority.to_owned(), target })
+        Ok(Self { authority: authority.to_owned(), target, address: None })
     }
 
     /// The address that a `Location` header of an answer from this address means.
@@ -39,7 +41,7 @@ impl Url {
     /// When the location is absolute with another scheme than `http`.
     pub fn resolve(&self, location: &str) -> Result<Self> {
         if location.starts_with('/') {
-            return Ok(Self { authority: self.authority.clone(), target: location.to_owned() });
+            return Ok(Self { target: location.to_owned(), ..self.clone() });
         }
         Self::parse(location)
     }
@@ -49,6 +51,13 @@ impl Url {
     pub fn with_query(mut self, name: &str, value: &str) -> Self {
         let separator = if self.target.contains('?') { '&' } else { '?' };
         self.target = format!("{}{separator}{name}={value}", self.target);
+        self
+    }
+
+    /// The same address, connected to at `address` whatever its name resolves to.
+    #[must_use]
+    pub fn at(mut self, address: SocketAddr) -> Self {
+        self.address = Some(address);
         self
     }
 
@@ -69,6 +78,9 @@ impl Url {
     /// # Errors
     /// When the name does not resolve.
     pub fn address(&self) -> Result<SocketAddr> {
+        if let Some(address) = self.address {
+            return Ok(address);
+        }
         let with_port =
             if self.has_port() { self.authority.clone() } else { format!("{}:80", self.authority) };
         with_port
