@@ -4,7 +4,7 @@ use zerocopy::network_endian::U16;
 
 use crate::{
     demux::{Class, classify},
-    family::{Family, IpHeader as _, V4, V6, prefix_hash},
+    family::{Address as _, Family, IpHeader as _, V4, V6, prefix_hash},
     flow::{
         Direction, EgressKind, Endpoints, FlowFlags, FlowState, Hashing, Head, MissCount, NextHop,
         NextHopFlags, Ownership, Policing, RouteRecord as _, ServiceFlags, ServiceKey, Stamp,
@@ -300,7 +300,6 @@ fn miss<F: Family>(
 
 #[inline(always)]
 fn may_come_up<F: Family>(key: &Endpoints<F::Addr>, facts: &Facts, tables: &impl Records<F>) -> bool {
-    use crate::family::Address as _;
     let (Some(limits), Some(hashing)) = (tables.policing(), tables.hashing()) else { return true };
     let (window, prefix) = (MissCount::window(facts.now), key.src.prefix());
     let Policing { per_source, per_expected, in_all, .. } = limits;

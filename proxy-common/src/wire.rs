@@ -13,7 +13,7 @@ use zerocopy::{
 
 use crate::{
     checksum::Delta,
-    family::{Address, IpHeader},
+    family::{Address as _, IpHeader},
     verdict::Reason,
 };
 

@@ -7,7 +7,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray},
 };
 use proxy_common::{
-    family::{Family, V4, V6},
+    family::{Address as _, Family, V4, V6},
     flow::{
         Arrival, ArrivalKey, BlockV4, BlockV6, Counters, Direction, Endpoints, FlowV4, FlowV6, Hashing, Head,
         MissCount, NextHop, Ownership, Policing, RouteRecord, RouteV4, RouteV6, ServiceKey, Settings, Stamp,
@@ -111,7 +111,7 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn spend(&self, budget: Budget, window: u32, limit: u32) -> Option<bool> {
         let count = match budget {
-            Budget::Expected(prefix) => EXPECTED.get_ptr_mut(&prefix)?,
+            Budget::Expected(prefix) => EXPECTED.get_ptr_mut(prefix)?,
             Budget::Source(row) => MISSES.get_ptr_mut(row)?,
             Budget::All(engine) => MISSES_IN_ALL.get_ptr_mut(engine as u32)?,
         };
@@ -242,7 +242,6 @@ pub(crate) fn note_arrival<F: Family>(key: &Endpoints<F::Addr>, ifindex: u32, no
 
 #[inline(always)]
 fn mapped<F: Family>(addr: F::Addr) -> Addr6 {
-    use proxy_common::family::Address as _;
     addr.mapped()
 }
 

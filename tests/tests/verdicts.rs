@@ -28,10 +28,6 @@ fn media() -> Frame {
     Frame::udp(CLIENT, SERVICE, &RTP)
 }
 
-fn answer() -> Frame {
-    Frame::udp(ORIGIN, SOURCE, &RTP)
-}
-
 fn bent(offset: usize, bytes: &[u8]) -> Vec<u8> {
     let mut frame = media().bytes();
     put(&mut frame, offset, bytes);
@@ -311,7 +307,7 @@ fn a8_polices_requests_without_a_flow_by_their_network() {
         let mut bench = Bench::new();
         bench.kernel.bind(ends.client, ends.service);
         let request = Frame::udp(ends.origin, ends.service, &REQUEST).bytes();
-        let mut run = |bench: &mut Bench| bench.in_kernel(engine, &request).expect("a test run").reason;
+        let run = |bench: &mut Bench| bench.in_kernel(engine, &request).expect("a test run").reason;
         let passed = (0..500).filter(|_| run(&mut bench) == Reason::StunWithoutFlow).count();
         // The window may end once in between.
         assert!((64..=128).contains(&passed), "{passed} of 500 requests came up");

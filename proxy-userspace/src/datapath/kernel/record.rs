@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use proxy_common::{
-    family::{Address, Family, V4, V6},
-    flow::{Counters, Endpoints, FlowV4, FlowV6, Head, RouteRecord, Stamp},
+    family::{Address as _, Family, V4, V6},
+    flow::{Counters, Endpoints, Head, RouteRecord as _, Stamp},
     wire::Addr6,
 };
 use zerocopy::network_endian::U32;
@@ -13,8 +13,6 @@ use super::rows::Rows;
 
 /// What userspace needs of a family.
 pub(super) trait Records: Family {
-    /// Words of a record.
-    const WORDS: usize;
     /// Words of the part that userspace writes.
     const ROUTE_WORDS: usize = size_of::<Self::Route>() / size_of::<u64>();
     /// Reads the part that userspace writes.
@@ -23,8 +21,6 @@ pub(super) trait Records: Family {
     fn store_endpoints(rows: &impl Rows, row: u32, route: Self::Route);
     /// An address of the family.
     fn addr(ip: IpAddr) -> Option<Self::Addr>;
-    /// An address of ours.
-    fn ip(addr: Self::Addr) -> IpAddr;
 
     /// The endpoints of a datagram, if both are of the family.
     fn endpoints(src: SocketAddr, dst: SocketAddr) -> Option<Endpoints<Self::Addr>> {
@@ -34,10 +30,8 @@ pub(super) trait Records: Family {
 }
 
 macro_rules! records {
-    ($family:ident, $flow:ident, $variant:ident, $ip:ident, $octets:expr, $from:expr) => {
+    ($family:ident, $variant:ident, $ip:ident, $octets:expr) => {
         impl Records for $family {
-            const WORDS: usize = size_of::<$flow>() / size_of::<u64>();
-
             fn load_route(rows: &impl Rows, row: u32) -> Self::Route {
                 Self::Route::from_words(rows.load_words(row, 0))
             }
@@ -53,17 +47,12 @@ macro_rules! records {
                 let of: fn($ip) -> Self::Addr = $octets;
                 if let IpAddr::$variant(ip) = ip { Some(of(ip)) } else { None }
             }
-
-            fn ip(addr: Self::Addr) -> IpAddr {
-                let of: fn(Self::Addr) -> $ip = $from;
-                IpAddr::$variant(of(addr))
-            }
         }
     };
 }
 
-records!(V4, FlowV4, V4, Ipv4Addr, |ip| U32::from_bytes(ip.octets()), |addr| addr.to_bytes().into());
-records!(V6, FlowV6, V6, Ipv6Addr, |ip| ip.octets(), |addr| addr.into());
+records!(V4, V4, Ipv4Addr, |ip| U32::from_bytes(ip.octets()));
+records!(V6, V6, Ipv6Addr, |ip| ip.octets());
 
 /// The head of a record.
 pub(super) fn load_head(rows: &impl Rows, row: u32) -> Head {

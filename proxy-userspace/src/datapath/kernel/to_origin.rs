@@ -40,7 +40,8 @@ impl<F: Records, R: Rows> ToOrigin<F, R> {
     }
 
     /// Records in use.
-    pub(super) fn used(&self) -> u32 {
+    #[cfg(test)]
+    fn used(&self) -> u32 {
         self.used
     }
 

@@ -103,8 +103,8 @@ fn a2_churn_of_a_hundred_times_the_capacity_keeps_misses_cheap_and_insertions_po
         rows.push_back(table.insert(key(n), NOW));
         failures += u32::from(rows.back().is_some_and(Result::is_err));
     }
-    // At half load 16 probes are too few for a handful in ten thousand keys, however long the table has been in use.
-    assert!(failures < capacity / 4, "{failures} of {} insertions failed", 100 * capacity);
+    // At half load 16 probes are too few for some keys in a thousand, however long the table has been in use.
+    assert!(failures < capacity / 2, "{failures} of {} insertions failed", 100 * capacity);
     grace(&mut table);
     // Tombstones lie between records only; at half load a run of them is short.
     assert!(used_rows(&table) < 850, "{} of 1024 rows stop no look-up", used_rows(&table));
