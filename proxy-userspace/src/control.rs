@@ -269,10 +269,8 @@ impl ControlLoop {
     }
 
     async fn look(&mut self) {
-        for part in 0..self.executor.relay().parts() {
-            let looks = self.executor.look(part, &self.proxy);
-            self.handle(Event::Activity(looks)).await;
-        }
+        let looks = self.executor.look(&self.proxy);
+        self.handle(Event::Activity(looks)).await;
         if let Some(kernel) = self.executor.kernel_mut() {
             kernel.keep_alive();
             let aftermath = kernel.look(Instant::now());

@@ -1,8 +1,7 @@
 //! The userspace relay: complete for every session, and where every session starts and falls back to.
 //!
-//! Worker threads own the sockets. Each has its own listener on the service port (`SO_REUSEPORT`) and reads a share of
-//! the source sockets; [`Placement`] says whose listener a datagram goes to. Any worker can forward what it gets, because
-//! tables are shared and what a turn received is sent before the next turn. A worker forwards datagrams of known tuples by itself; it
+//! Worker threads own the sockets. Each has its own listener on the service port (`SO_REUSEPORT`, so a client stays
+//! with one worker) and reads a share of the source sockets. A worker forwards datagrams of known tuples by itself; it
 //! finds the session of a STUN request by its USERNAME alone, verifies MESSAGE-INTEGRITY, and tells the control plane
 //! only what changes something. Nothing is created for a datagram that does not verify.
 
@@ -16,35 +15,28 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use proxy_common::verdict::Reason;
 use proxy_protocol::ice::{IcePwd, UfragPair};
 use tokio::sync::mpsc;
 
 use crate::{
-    net::udp::{Sent, Transmit, UdpSocket},
+    net::udp::UdpSocket,
     proxy::{Activity, Event, ForwardCheck},
     session::{SessionId, Tuple, offload::RelayCounters},
 };
 
 mod counters;
-mod outbox;
-mod peer;
-mod placement;
-mod sharded;
 mod table;
 mod worker;
 
-use counters::Counters;
 pub use counters::RelayTotals;
-use peer::{Peer, SourceSocket};
-pub use placement::Placement;
-use table::Table;
+use table::{Peer, SourceSocket, Table};
 use worker::Worker;
 
 /// What all workers and the control plane share.
 struct Shared {
     table: Table,
-    /// Of the control plane; each worker has its own.
-    counters: Counters,
+    counters: counters::Counters,
     clock: Clock,
     events: mpsc::Sender<Event>,
 }
@@ -80,22 +72,10 @@ impl Relay {
     ///
     /// A host without IPv6 serves IPv4 alone.
     pub fn start(listen: &[SocketAddr], workers: usize, events: mpsc::Sender<Event>) -> io::Result<Self> {
-        let workers = workers.max(1);
-        Self::start_placed(listen, workers, &Placement::of_host(workers), events)
-    }
-
-    /// The same with workers placed as told.
-    pub fn start_placed(
-        listen: &[SocketAddr],
-        workers: usize,
-        placement: &Placement,
-        events: mpsc::Sender<Event>,
-    ) -> io::Result<Self> {
         let (local, mut listeners) = bind_all(listen, workers.max(1))?;
-        let placement = steer(&listeners, placement);
         let shared = Arc::new(Shared {
             table: Table::default(),
-            counters: Counters::default(),
+            counters: counters::Counters::default(),
             clock: Clock(Instant::now()),
             events,
         });
@@ -103,11 +83,7 @@ impl Relay {
             .drain(..)
             .map(|sockets| Worker::new(sockets, Arc::clone(&shared)).map(Arc::new))
             .collect::<io::Result<Vec<_>>>()?;
-        let threads = workers
-            .iter()
-            .enumerate()
-            .map(|(index, worker)| spawn(index, worker, placement.clone()))
-            .collect::<io::Result<_>>()?;
+        let threads = workers.iter().enumerate().map(spawn).collect::<io::Result<_>>()?;
         Ok(Self { shared, workers, threads, local, sources: Mutex::default() })
     }
 
@@ -159,22 +135,15 @@ impl Relay {
         self.shared.table.remove(session);
     }
 
-    /// How many parts the sessions are in, for [`Relay::look`].
-    pub fn parts(&self) -> usize {
-        self.shared.table.parts()
-    }
-
-    /// What every session of a part did so far; spare tuples silent for `tuple_idle` are named.
-    ///
-    /// Parts keep a look at very many sessions from needing room for all of them, and from holding up who adds one.
-    pub fn look(&self, part: usize, tuple_idle: Duration) -> Vec<(SessionId, Activity)> {
-        self.shared.table.look(part, self.shared.clock.now_ms(), tuple_idle)
+    /// What every session did so far; spare tuples silent for `tuple_idle` are named.
+    pub fn look(&self, tuple_idle: Duration) -> Vec<(SessionId, Activity)> {
+        let now = self.shared.clock.now_ms();
+        self.shared.table.peers().iter().map(|peer| (peer.session, peer.activity(now, tuple_idle))).collect()
     }
 
     /// Packets and bytes by direction, and datagrams by what became of them.
     pub fn totals(&self) -> RelayTotals {
-        let workers = self.workers.iter().map(|worker| worker.counters());
-        RelayTotals::of(workers.chain([&self.shared.counters]))
+        self.shared.counters.totals()
     }
 
     /// Source sockets open.
@@ -187,7 +156,7 @@ impl Relay {
         if let Some(source) = sources.get(&address) {
             return Ok(Arc::clone(source));
         }
-        let source = Arc::new(SourceSocket::bind(address)?);
+        let source = Arc::new(SourceSocket { socket: UdpSocket::bind(address, false)? });
         let worker = usize::from(address.port()) % self.workers.len();
         self.workers.get(worker).expect("a remainder is in range").watch(Arc::clone(&source))?;
         sources.insert(address, Arc::clone(&source));
@@ -208,32 +177,9 @@ impl Drop for Relay {
     }
 }
 
-fn spawn(index: usize, worker: &Arc<Worker>, placement: Placement) -> io::Result<JoinHandle<()>> {
+fn spawn((index, worker): (usize, &Arc<Worker>)) -> io::Result<JoinHandle<()>> {
     let worker = Arc::clone(worker);
-    std::thread::Builder::new().name(format!("relay-{index}")).spawn(move || {
-        if let Err(error) = placement.settle(index) {
-            tracing::warn!(%error, index, "a relay worker runs on any CPU");
-        }
-        worker.run();
-    })
-}
-
-/// Steers every address as placed, or falls back to the hash for all, which is never wrong.
-fn steer(listeners: &[Vec<UdpSocket>], placement: &Placement) -> Placement {
-    let (Placement::ByCpu(sets), Some(first)) = (placement, listeners.first()) else {
-        return Placement::ByHash;
-    };
-    let workers = u32::try_from(listeners.len()).unwrap_or(u32::MAX);
-    if sets.len() != listeners.len() {
-        return Placement::ByHash;
-    }
-    for listener in first {
-        if let Err(error) = listener.steer_by_cpu(workers) {
-            tracing::info!(%error, "the kernel steers by hash alone");
-            return Placement::ByHash;
-        }
-    }
-    placement.clone()
+    std::thread::Builder::new().name(format!("relay-{index}")).spawn(move || worker.run())
 }
 
 /// One socket per worker and address; all workers share the port.
@@ -273,9 +219,12 @@ impl Peer {
     }
 
     fn send_to_origin(&self, payload: &[u8], traffic_class: u8, shared: &Shared) {
-        let transmit = Transmit { payload, peer: self.origin, local_ip: None, traffic_class };
-        let taken = self.source.socket.send(&transmit).is_ok();
-        shared.counters.to_origin(&Sent { burst: 0, datagrams: 1, bytes: payload.len(), taken });
+        let transmit =
+            crate::net::udp::Transmit { payload, peer: self.origin, local_ip: None, traffic_class };
+        match self.source.socket.send(&transmit) {
+            Ok(()) => shared.counters.to_origin(payload.len()),
+            Err(_) => shared.counters.count(Reason::SendFailed),
+        }
     }
 
     fn activity(&self, now: u64, tuple_idle: Duration) -> Activity {

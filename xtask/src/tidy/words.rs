@@ -30,15 +30,11 @@ const UNSAFE_HOMES: &[&str] = &[
     "proxy-common/src/flow.rs",
     "proxy-userspace/src/datapath/kernel",
     "proxy-userspace/src/net/splice.rs",
-    "proxy-userspace/src/net/udp",
+    "proxy-userspace/src/net/udp.rs",
     // Commands of the bpf system call that no crate has.
     "tests/src/links.rs",
     // Socket options of a sender that no crate names.
     "tests/tests/netns_forward.rs",
-    // An allocator that counts.
-    "tests/tests/allocations.rs",
-    // Frames in batches from a packet socket.
-    "tests/src/relay_bench/generator.rs",
 ];
 
 const BOUNDARIES: &[Boundary] = &[
@@ -54,7 +50,7 @@ const BOUNDARIES: &[Boundary] = &[
         "libc::",
         USERSPACE,
         &[
-            "proxy-userspace/src/net/udp",
+            "proxy-userspace/src/net/udp.rs",
             "proxy-userspace/src/net/splice.rs",
             // membarrier, which no crate names.
             "proxy-userspace/src/datapath/kernel/grace.rs",
