@@ -342,8 +342,8 @@ fn moves_flows_with_their_route(engine: Engine) {
     let wire = Wire::start(&network, engine, &[]);
     let (there, back) = (format!("{}/32", Direct::ORIGIN), format!("{}/32", Direct::PROXY_INSIDE));
     for _ in 0..2 {
-        network.origin.route(&back, DETOUR).unwrap();
-        network.proxy.route(&there, DETOUR_FAR).unwrap();
+        add_route(&network.origin, &back, DETOUR);
+        add_route(&network.proxy, &there, DETOUR_FAR);
         wait_until("the flow takes the detour", PATIENCE, || {
             let before = sent_by(&network.proxy, "eth2");
             (0..10).for_each(|_| wire.exchange(100));
@@ -380,10 +380,15 @@ fn a_flow_without_a_route_comes_up_and_returns_with_the_route() {
     assert!(wire.takes_the_kernel(100));
 }
 
+/// Adds a route of IPv4 alone.
+fn add_route(namespace: &Namespace, destination: &str, via: Ipv4Addr) {
+    namespace.ip(&["route", "add", destination, "via", &via.to_string()]).unwrap();
+}
+
 /// A namespace whose default route leads over a veth to another, under a proxy that was asked for XDP.
 fn with_gateway(check: impl FnOnce(&Direct, &Proxy<'_>)) {
     let network = Direct::new().unwrap();
-    network.proxy.route("default", Direct::ORIGIN).unwrap();
+    add_route(&network.proxy, "default", Direct::ORIGIN);
     let proxy = Proxy::start(&network.proxy, Direct::PROXY, Engine::Xdp, &[]).unwrap();
     check(&network, &proxy);
 }
