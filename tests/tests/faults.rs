@@ -40,14 +40,21 @@ rules!(
     a_session_outlives_the_origins_leg_being_down_and_is_offloaded_again,
     a_program_that_somebody_detaches_costs_nothing,
     a_proxy_that_stands_still_costs_nothing,
+    a_proxy_that_is_told_to_return_a_session_loses_nothing,
     an_input_chain_that_knows_established_flows_alone_costs_a_talking_client_next_to_nothing,
 );
-in_case!(
-    tc_v6,
-    Tc,
-    V6,
+
+macro_rules! over_ipv6 {
+    ($($rule:ident),* $(,)?) => {
+        in_case!(xdp_v6, Xdp, V6, $($rule),*);
+        in_case!(tc_v6, Tc, V6, $($rule),*);
+    };
+}
+
+over_ipv6!(
     datagrams_too_long_for_the_origins_leg_arrive_and_others_stay_in_the_kernel,
     datagrams_too_long_for_the_clients_leg_arrive_and_others_stay_in_the_kernel,
+    a_proxy_that_is_told_to_return_a_session_loses_nothing,
 );
 
 /// With these timers a silent neighbour is asked after 2 s, and given up after 1 s more.
@@ -225,6 +232,21 @@ fn a_proxy_that_stands_still_costs_nothing(case: Case) {
     });
     let Outcome { tally, status, .. } = outcome.unwrap();
     assert_eq!((tally.missing(), status.totals.offloaded), (0, 1), "{status:#?}");
+}
+
+fn a_proxy_that_is_told_to_return_a_session_loses_nothing(case: Case) {
+    let network = Direct::new().unwrap();
+    let outcome = outlive(&network, case, Rhythm::default(), |wire| {
+        for _ in 0..3 {
+            wire.proxy.switch_offload(false).unwrap();
+            sleep(Duration::from_millis(300));
+            wire.proxy.switch_offload(true).unwrap();
+            wire.settled().unwrap();
+        }
+    });
+    let Outcome { tally, status, .. } = outcome.unwrap();
+    assert_eq!(tally.missing(), 0);
+    assert!(!case.expects_kernel() || status.relayed("switched_off") == 3, "{status:#?}");
 }
 
 /// An operator's rules: what answers us is let in, and new flows to the ports that we serve.
