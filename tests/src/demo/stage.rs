@@ -3,10 +3,9 @@
 use std::os::unix::process::CommandExt as _;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 
 use super::{directory, files};
-use crate::http::{Request, Url};
 use crate::netns::Routed;
 use crate::origin::{Origin, OriginStats};
 use crate::proxy::{Engine, Proxy, Status};
@@ -58,11 +57,8 @@ impl<'a> Stage<'a> {
     }
 
     /// Holds the kernel path off, or lets it be used.
-    pub(super) fn switch_offload(&self, state: &str) -> Result<()> {
-        let url = Url::parse(&format!("http://127.0.0.1:12025/api/v1/proxy/offload/{state}"))?;
-        let response = self.network.proxy.enter(|| Request::new("POST", url).send())?;
-        ensure!(response.status == 200, "switching the kernel path {state} was answered {}", response.status);
-        Ok(())
+    pub(super) fn switch_offload(&self, on: bool) -> Result<()> {
+        self.proxy.switch_offload(on)
     }
 
     /// Ends the proxy once its sessions are over at both sides, and tells what was not clean.

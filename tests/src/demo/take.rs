@@ -58,11 +58,11 @@ fn measure(
     started: Instant,
 ) -> Result<Report> {
     if engine.is_kernel() {
-        stage.switch_offload("off")?;
+        stage.switch_offload(false)?;
     }
     let everyone_after = enter(plan, cast, (stage, watch), started)?;
     let before = if engine.is_kernel() { Some(hold_off(plan.before, watch)?) } else { None };
-    stage.switch_offload("on")?;
+    stage.switch_offload(true)?;
     let phase = Phase::counted(engine);
     let all = cast.sessions();
     let offloaded = || !engine.is_kernel() || all_offloaded(stage, all);
