@@ -54,6 +54,9 @@ macro_rules! over_ipv6 {
 over_ipv6!(
     datagrams_too_long_for_the_origins_leg_arrive_and_others_stay_in_the_kernel,
     datagrams_too_long_for_the_clients_leg_arrive_and_others_stay_in_the_kernel,
+    a_peer_that_stops_taking_redirected_frames_is_served_otherwise,
+    a_program_that_somebody_detaches_costs_nothing,
+    a_proxy_that_stands_still_costs_nothing,
     a_proxy_that_is_told_to_return_a_session_loses_nothing,
 );
 

@@ -40,6 +40,7 @@ macro_rules! rules {
 rules! {
     xdp, Xdp, V4;
     tc, Tc, V4;
+    xdp_v6, Xdp, V6;
 }
 
 /// Strangers of the flood come from a network of their own.
@@ -51,6 +52,7 @@ fn a_flood_of_strangers_costs_a_session_nothing(case: Case) {
     let network = Direct::new().unwrap();
     let strangers = case.family.network(STRANGERS, 16);
     network.client.ip(&["route", "add", "local", &strangers, "dev", "lo"]).unwrap();
+    network.client.sysctl("net.ipv6.ip_nonlocal_bind", "1").unwrap();
     network.proxy.route(&format!("{STRANGERS}/16"), Direct::CLIENT).unwrap();
     let outcome = outlive(&network, case, Rhythm::default(), |wire| {
         let service = SocketAddr::new(case.family.of(Direct::PROXY), 18_000);
@@ -95,7 +97,7 @@ fn stranger(family: Family) -> IpAddr {
 
 fn sessions_beyond_the_flow_table_are_relayed_and_lose_nothing(case: Case) {
     let network = Routed::new().unwrap();
-    let settings = [("PROXY_MAX_FLOWS", "2")];
+    let settings = [("PROXY_MAX_FLOWS", "2"), ("PROXY_MAX_FLOWS_V6", "2")];
     let site = Site::start_between(&network, case.engine, [case.family; 2], &settings).unwrap();
     let publisher = site.publish("a").unwrap();
     let viewers: Vec<_> = (0..4).map(|_| site.play("a").unwrap()).collect();

@@ -1,4 +1,4 @@
-//! Routes that are not there for a while, and origins behind cards of their own.
+//! Routes that are not there for a while, lead elsewhere than they did, or depend on who sends.
 
 #![expect(clippy::unwrap_used, reason = "a test ends at its first failure")]
 
@@ -26,7 +26,9 @@ macro_rules! rules {
         $(in_case!(
             $name, $engine, $family,
             a_route_that_is_gone_for_a_moment_costs_no_more_than_the_moment,
+            a_gateway_that_changes_is_followed,
             an_origin_behind_a_card_of_its_own_is_forwarded,
+            a_route_for_our_source_address_alone_is_followed,
         );)*
     };
 }
@@ -106,6 +108,33 @@ fn a_route_that_is_gone_for_a_moment_costs_no_more_than_the_moment(case: Case) {
     ends_cleanly(site, &network);
 }
 
+fn a_gateway_that_changes_is_followed(case: Case) {
+    const BOUND: Duration = Duration::from_secs(3);
+    let network = with_a_second_link();
+    let site = start(&network, case, &[]);
+    let [_publisher, viewer] = play(&site, case);
+    let changed = Instant::now();
+    let gateway = case.family.of(ROUTER_ASIDE).to_string();
+    network.proxy.ip(&[ip_of(case), "route", "replace", "default", "via", &gateway]).unwrap();
+    network.router2.route(&format!("{}/32", Routed::PROXY_INSIDE), PROXY_ASIDE).unwrap();
+    // The old way ends at the router.
+    let closed = "add table inet old; \
+                  add chain inet old pre { type filter hook prerouting priority raw; }; \
+                  add rule inet old pre iifname left meta l4proto udp drop";
+    network.router2.run("nft", &[closed]).unwrap();
+    sleep(BOUND + WATCH);
+    loses_only_between(&viewer, &site, changed, changed + BOUND);
+    if case.expects_kernel() {
+        let offloaded = |status: &Status| status.totals.offloaded == 2;
+        let before = site.proxy.wait(2 * PATIENCE, offloaded).unwrap();
+        sleep(WATCH);
+        let after = site.proxy.status().unwrap();
+        assert!(after.packets("kernel") > before.packets("kernel") + 100, "{after:#?}");
+        assert!(after.interfaces.iter().any(|interface| interface.name == "eth2"), "{after:#?}");
+    }
+    ends_cleanly(site, &network);
+}
+
 /// Origins reach the proxy by a network that clients do not use, each over a link that is not the default route's.
 fn an_origin_behind_a_card_of_its_own_is_forwarded(case: Case) {
     let network = with_a_second_link();
@@ -136,5 +165,28 @@ fn an_origin_behind_a_card_of_its_own_is_forwarded(case: Case) {
     for name in ["eth1", "eth2"].into_iter().filter(|_| case.expects_kernel()) {
         assert!(status.interfaces.iter().any(|interface| interface.name == name), "{status:#?}");
     }
+    ends_cleanly(site, &network);
+}
+
+/// `ip rule` sends what comes from the media address through a table of its own; the main table leads to nobody.
+fn a_route_for_our_source_address_alone_is_followed(case: Case) {
+    let network = with_a_second_link();
+    let (source, way) = (case.family.of(PROXY_ASIDE).to_string(), case.family.of(ROUTER_ASIDE).to_string());
+    let ip = |arguments: &[&str]| network.proxy.ip(&[&[ip_of(case)], arguments].concat()).unwrap();
+    ip(&["rule", "add", "from", &source, "table", "100"]);
+    ip(&["route", "add", "default", "via", &way, "table", "100"]);
+    let closed = "add table inet main; \
+                  add chain inet main pre { type filter hook prerouting priority raw; }; \
+                  add rule inet main pre iifname left udp sport 61000-65535 drop";
+    network.router2.run("nft", &[closed]).unwrap();
+    let site = start(&network, case, &[("PROXY_SOURCE_ADDRESSES", &source)]);
+    let [_publisher, viewer] = play(&site, case);
+    let before = site.proxy.status().unwrap();
+    sleep(2 * WATCH);
+    let after = site.proxy.status().unwrap();
+    assert_eq!(viewer.stats().missing(), 0, "{:?}", viewer.stats());
+    is_playing(&viewer);
+    let moved = after.packets(case.path()) - before.packets(case.path());
+    assert!(moved > 300, "{after:#?}");
     ends_cleanly(site, &network);
 }

@@ -126,7 +126,8 @@ impl Drop for Pod<'_> {
 }
 
 fn bridge(node: &Namespace, gateway: Ipv4Addr) -> Result<()> {
-    node.ip(&["link", "add", "cni0", "type", "bridge"])?;
+    // A bridge has the least address of its ports unless it is given one, as network plugins do.
+    node.ip(&["link", "add", "cni0", "address", "02:78:00:00:00:01", "type", "bridge"])?;
     node.ip(&["link", "set", "cni0", "up"])?;
     node.address("cni0", gateway, 24)
 }
