@@ -24,11 +24,15 @@ pub trait Family: Copy + Debug + Eq + 'static {
     /// The part of its records that userspace writes.
     type Route: RouteRecord<Addr = Self::Addr>;
     /// The key of a block of records towards the client.
-    type Block: Copy;
+    type Block: Copy + From<Endpoints<Self::Addr>>;
     /// Whether a UDP checksum of 0 means that there is none; if not, such a datagram is invalid (RFC 8200 §8.1).
     const CHECKSUM_MAY_BE_MISSING: bool;
+
     /// The block in which the record for datagrams of an origin is.
-    fn block(key: &Endpoints<Self::Addr>) -> Self::Block;
+    #[inline(always)]
+    fn block(key: &Endpoints<Self::Addr>) -> Self::Block {
+        key.without_low_port().into()
+    }
 }
 
 /// IPv4.
@@ -45,11 +49,6 @@ impl Family for V4 {
     type Route = RouteV4;
     type Block = BlockV4;
     const CHECKSUM_MAY_BE_MISSING: bool = true;
-
-    #[inline(always)]
-    fn block(key: &Endpoints<U32>) -> BlockV4 {
-        BlockV4 { endpoints: key.without_low_port() }
-    }
 }
 
 impl Family for V6 {
@@ -58,11 +57,6 @@ impl Family for V6 {
     type Route = RouteV6;
     type Block = BlockV6;
     const CHECKSUM_MAY_BE_MISSING: bool = false;
-
-    #[inline(always)]
-    fn block(key: &Endpoints<Addr6>) -> BlockV6 {
-        BlockV6 { endpoints: key.without_low_port() }
-    }
 }
 
 /// What the packet path needs of a network header.
@@ -178,8 +172,10 @@ impl<A: Address> Endpoints<A> {
         mix(mix(A::mix(self.src, self.dst, seed), ports), seed.rotate_left(32))
     }
 
+    /// What all flows of a block have in common: the endpoints, our port without its low byte.
     #[inline(always)]
-    fn without_low_port(&self) -> Self {
+    #[must_use]
+    pub fn without_low_port(&self) -> Self {
         let [high, _] = self.dst_port.to_bytes();
         Self { dst_port: U16::from_bytes([high, 0]), ..*self }
     }

@@ -175,8 +175,15 @@ impl<A: Address> Endpoints<A> {
         .field("dst_port", core::mem::offset_of!(Self, dst_port), 2);
 }
 
-macro_rules! words {
-    ($addr:ty) => {
+macro_rules! of_family {
+    ($addr:ty, $block:ident) => {
+        impl From<Endpoints<$addr>> for $block {
+            #[inline(always)]
+            fn from(endpoints: Endpoints<$addr>) -> Self {
+                Self { endpoints }
+            }
+        }
+
         impl Endpoints<$addr> {
             /// As half words, in the order of a record.
             #[inline(always)]
@@ -187,8 +194,8 @@ macro_rules! words {
     };
 }
 
-words!(U32);
-words!(Addr6);
+of_family!(U32, BlockV4);
+of_family!(Addr6, BlockV6);
 
 /// State of a record.
 ///

@@ -4,7 +4,7 @@ use zerocopy::network_endian::U16;
 
 use crate::{
     demux::{Class, classify},
-    family::{Address as _, Family, IpHeader as _, V4, V6, prefix_hash},
+    family::{Address as _, Family, IpHeader as _, prefix_hash},
     flow::{
         Direction, EgressKind, Endpoints, FlowFlags, FlowState, Hashing, Head, MissCount, NextHop,
         NextHopFlags, Ownership, Policing, RouteRecord as _, ServiceFlags, ServiceKey, Stamp,
@@ -129,9 +129,9 @@ pub struct Count {
 /// The families of frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// [`V4`].
+    /// [`crate::family::V4`].
     V4,
-    /// [`V6`].
+    /// [`crate::family::V6`].
     V6,
 }
 
@@ -174,8 +174,11 @@ fn examine<F: Family, P: Packet + ?Sized>(
     check_udp::<F>(&headers, facts)?;
     let start = payload_start::<F, P>(frame, &headers.udp);
     let key = key::<F>(&headers);
-    let found = find(&key, facts, tables)?;
-    let Some((record, route)) = found else { return Err(miss(&key, start, facts, tables)) };
+    let ownership =
+        tables.ownership().filter(|owner| !owner.is_orphaned(facts.now)).ok_or(Reason::Orphaned)?;
+    let is_from_origin = ownership.is_source_port(key.dst_port);
+    let found = find(&key, is_from_origin, facts, tables)?;
+    let Some((record, route)) = found else { return Err(miss(&key, is_from_origin, start, facts, tables)) };
     let head = route.head();
     check_state(&head, start)?;
     let hop = tables.next_hop(head.next_hop).ok_or(Reason::NextHopUnusable)?;
@@ -227,14 +230,11 @@ type Found<F> = Option<((Direction, u32), <F as Family>::Route)>;
 #[inline(always)]
 fn find<F: Family>(
     key: &Endpoints<F::Addr>,
+    is_from_origin: bool,
     facts: &Facts,
     tables: &impl Records<F>,
 ) -> Result<Found<F>, Reason> {
-    let ownership = tables.ownership().ok_or(Reason::Orphaned)?;
-    if ownership.is_orphaned(facts.now) {
-        return Err(Reason::Orphaned);
-    }
-    let record = if ownership.is_source_port(key.dst_port) {
+    let record = if is_from_origin {
         let base = tables.block(&F::block(key));
         base.map(|base| (Direction::ToClient, base.wrapping_add(key.row_in_block())))
     } else {
@@ -282,14 +282,14 @@ pub fn probe(
 #[inline(always)]
 fn miss<F: Family>(
     key: &Endpoints<F::Addr>,
+    is_from_origin: bool,
     start: [u8; 2],
     facts: &Facts,
     tables: &impl Records<F>,
 ) -> Reason {
     let is_request = classify(start) == Class::StunRequest;
     let reason = if is_request { Reason::StunWithoutFlow } else { Reason::NoFlow };
-    let from_origin = tables.ownership().is_some_and(|ownership| ownership.is_source_port(key.dst_port));
-    let port = if from_origin { U16::ZERO } else { key.dst_port };
+    let port = if is_from_origin { U16::ZERO } else { key.dst_port };
     // Packets to other services of this host are not ours to police.
     let Some(flags) = tables.service(&ServiceKey::of(key.dst, port)) else { return reason };
     if !is_request && flags & ServiceFlags::STRICT != 0 {
@@ -362,8 +362,3 @@ fn count<F: Family>(udp: &Udp, head: &Head, start: [u8; 2], facts: &Facts) -> Co
         alert: classify(start) == Class::DtlsAlert,
     }
 }
-
-/// Tables that serve frames of both families.
-pub trait AllTables: Records<V4> + Records<V6> {}
-
-impl<T: Records<V4> + Records<V6>> AllTables for T {}

@@ -18,7 +18,6 @@ use proxy_common::{
         SERVICE_ROWS, to_client_rows, to_origin_rows,
     },
     verdict::{Engine, Reason},
-    wire::Addr6,
 };
 
 #[map]
@@ -234,15 +233,10 @@ pub(crate) fn count_reason(engine: Engine, reason: Reason, frames: u32) {
 /// Records where a STUN request without a flow came in.
 #[inline(always)]
 pub(crate) fn note_arrival<F: Family>(key: &Endpoints<F::Addr>, ifindex: u32, now: Stamp) {
-    let addr: Addr6 = mapped::<F>(key.dst);
-    let arrival = Arrival { addr, port: key.dst_port, reserved: [0; 2], ifindex, stamp: now.0 };
+    let arrival =
+        Arrival { addr: key.dst.mapped(), port: key.dst_port, reserved: [0; 2], ifindex, stamp: now.0 };
     // A full table evicts its oldest row; nothing else can fail.
     let _ = ARRIVALS.insert(ArrivalKey::of(key.src, key.src_port), arrival, u64::from(BPF_ANY));
-}
-
-#[inline(always)]
-fn mapped<F: Family>(addr: F::Addr) -> Addr6 {
-    addr.mapped()
 }
 
 /// Now.

@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-pub use proxy_common::verdict::Engine;
+pub use proxy_common::{flow::Direction, verdict::Engine};
 
 pub mod installer;
 pub mod kernel;
@@ -61,15 +61,6 @@ pub enum Egress {
     Neighbour,
     /// Rewritten in place and handed to the stack (`lo`); TC only.
     Stack,
-}
-
-/// Which way datagrams of a flow go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum FlowDirection {
-    /// Client to origin.
-    ToOrigin,
-    /// Origin to client.
-    ToClient,
 }
 
 /// An installed flow.
@@ -178,7 +169,7 @@ pub trait Datapath: Send + Sync {
     /// Frees a next hop that no flow uses any more.
     fn remove_next_hop(&mut self, id: NextHopId);
     /// Re-points one direction of a flow.
-    fn set_flow_hop(&mut self, id: FlowId, direction: FlowDirection, hop: NextHopId);
+    fn set_flow_hop(&mut self, id: FlowId, direction: Direction, hop: NextHopId);
     /// Writes both directions, or neither; they are seen after the next grace period.
     fn install(&mut self, flow: &FlowSpec) -> Result<FlowId, InstallError>;
     /// Whether a flow is seen yet.

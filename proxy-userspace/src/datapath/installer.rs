@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use tokio::sync::mpsc;
 
 use super::{
-    Attachment, Datapath, Engine, Escalation, FlowCounters, FlowDirection, FlowId, FlowSpec, InstallError,
+    Attachment, Datapath, Direction, Engine, Escalation, FlowCounters, FlowId, FlowSpec, InstallError,
     NextHopId,
     kernel::{XdpVetoes, features::xdp_features},
     next_hops::{Changed, Key, Manner, NextHops, View},
@@ -176,8 +176,8 @@ impl Installer {
     pub fn remove(&mut self, session: SessionId, flow: FlowId) -> FlowCounters {
         let counters = self.datapath.remove(flow);
         if let Some(held) = self.held.remove(&session) {
-            self.let_go(session, FlowDirection::ToOrigin, held.to_origin);
-            self.let_go(session, FlowDirection::ToClient, held.to_client);
+            self.let_go(session, Direction::ToOrigin, held.to_origin);
+            self.let_go(session, Direction::ToClient, held.to_client);
             self.ingress.let_go(held.from_client);
             self.ingress.let_go(held.from_origin);
             self.upkeep.follow(&mut self.hops, &Changed::default(), &self.view);
@@ -279,8 +279,8 @@ impl Installer {
         ingress: u32,
         plan: &Plan,
     ) -> Result<FlowId, RelayReason> {
-        let to_origin = self.hold(session, FlowDirection::ToOrigin, plan.to_origin);
-        let to_client = self.hold(session, FlowDirection::ToClient, plan.to_client);
+        let to_origin = self.hold(session, Direction::ToOrigin, plan.to_origin);
+        let to_client = self.hold(session, Direction::ToClient, plan.to_client);
         let installed = match (to_origin, to_client) {
             (Ok(to_origin), Ok(to_client)) => {
                 self.datapath.install(&ends.spec(to_origin, to_client)).map_err(relay_reason)
@@ -290,8 +290,8 @@ impl Installer {
         let [to_origin, to_client] =
             [plan.to_origin, plan.to_client].map(|(query, _, key)| Leg { query, key });
         let flow = installed.inspect_err(|_| {
-            self.let_go(session, FlowDirection::ToOrigin, to_origin);
-            self.let_go(session, FlowDirection::ToClient, to_client);
+            self.let_go(session, Direction::ToOrigin, to_origin);
+            self.let_go(session, Direction::ToClient, to_client);
         })?;
         let from_origin = to_origin.key.hop().ifindex;
         self.ingress.hold(ingress);
@@ -304,7 +304,7 @@ impl Installer {
     fn hold(
         &mut self,
         session: SessionId,
-        direction: FlowDirection,
+        direction: Direction,
         (query, route, key): (Query, Route, Key),
     ) -> Result<NextHopId, InstallError> {
         let user = (session, direction);
@@ -316,7 +316,7 @@ impl Installer {
         self.hops.take(user, key, &self.view, self.datapath.as_mut())
     }
 
-    fn let_go(&mut self, session: SessionId, direction: FlowDirection, leg: Leg) {
+    fn let_go(&mut self, session: SessionId, direction: Direction, leg: Leg) {
         self.destinations.let_go(leg.query, (session, direction));
         self.hops.release((session, direction), leg.key, self.datapath.as_mut());
     }

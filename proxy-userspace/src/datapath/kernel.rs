@@ -47,8 +47,8 @@ pub use self::{
     dry_run::{DryRun, ProgramSize},
 };
 use super::{
-    Arrival, AttachError, Attachment, Datapath, Egress, Engine, Escalation, FlowCounters, FlowDirection,
-    FlowId, FlowSpec, InstallError, NextHopId, NextHopSpec,
+    Arrival, AttachError, Attachment, Datapath, Direction, Egress, Engine, Escalation, FlowCounters, FlowId,
+    FlowSpec, InstallError, NextHopId, NextHopSpec,
 };
 
 /// The eBPF object this build carries; empty if it was built with `AYA_BUILD_SKIP`.
@@ -323,11 +323,11 @@ impl Datapath for KernelDatapath {
         self.resting_hops.rest(u32::from(id.0));
     }
 
-    fn set_flow_hop(&mut self, id: FlowId, direction: FlowDirection, hop: NextHopId) {
+    fn set_flow_hop(&mut self, id: FlowId, direction: Direction, hop: NextHopId) {
         let Some(flow) = self.flows.get_mut(&id) else { return };
         match direction {
-            FlowDirection::ToOrigin => flow.spec.to_origin = hop,
-            FlowDirection::ToClient => flow.spec.to_client = hop,
+            Direction::ToOrigin => flow.spec.to_origin = hop,
+            Direction::ToClient => flow.spec.to_client = hop,
         }
         let rows = flow.rows;
         if flow.is_published {
@@ -427,11 +427,13 @@ impl Datapath for KernelDatapath {
     }
 
     fn remove(&mut self, id: FlowId) -> FlowCounters {
-        let counters = self.counters(id);
-        if let Some(Installed { spec, rows, .. }) = self.flows.remove(&id) {
-            by_family!(self.tables, spec.client, |flows, _Family| flows.withdraw(rows));
-        }
-        counters
+        let Some(Installed { spec, rows, .. }) = self.flows.remove(&id) else {
+            return FlowCounters::default();
+        };
+        by_family!(self.tables, spec.client, |flows, _Family| {
+            flows.withdraw(rows);
+            flows.counters(rows)
+        })
     }
 
     fn escalate(&mut self, id: FlowId, what: Escalation) {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Datapath, Egress, FlowDirection, InstallError, NextHopId, NextHopSpec};
+use super::{Datapath, Direction, Egress, InstallError, NextHopId, NextHopSpec};
 use crate::{
     net::route::{Hop, Route},
     session::SessionId,
@@ -30,7 +30,7 @@ pub enum Manner {
 }
 
 /// One direction of a session's packets.
-pub type User = (SessionId, FlowDirection);
+pub type User = (SessionId, Direction);
 
 #[derive(Debug)]
 struct Entry {
@@ -196,7 +196,7 @@ pub(super) mod tests {
         fn remove(&mut self, _: FlowId) -> FlowCounters {
             FlowCounters::default()
         }
-        fn set_flow_hop(&mut self, _: FlowId, _: FlowDirection, _: NextHopId) {
+        fn set_flow_hop(&mut self, _: FlowId, _: Direction, _: NextHopId) {
             unreachable!("next hops know no flow")
         }
         fn escalate(&mut self, _: FlowId, _: Escalation) {}
@@ -235,8 +235,8 @@ pub(super) mod tests {
     pub(super) const HOP_V6: Hop =
         Hop { ifindex: 2, neighbour: IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)) };
     const OURS: [u8; 6] = [2, 0, 0, 0, 0, 1];
-    const FIRST: User = (SessionId(1), FlowDirection::ToOrigin);
-    const SECOND: User = (SessionId(2), FlowDirection::ToOrigin);
+    const FIRST: User = (SessionId(1), Direction::ToOrigin);
+    const SECOND: User = (SessionId(2), Direction::ToOrigin);
 
     pub(super) fn neighbour(mac: [u8; 6]) -> Neighbour {
         let reachability = Reachability::Answered;

@@ -202,7 +202,7 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
     use super::*;
-    use crate::{datapath::FlowDirection, net::route::Hop};
+    use crate::{datapath::Direction, net::route::Hop};
 
     fn query(last: u8) -> Query {
         Query::to(IpAddr::from([10, 0, 0, last]))
@@ -213,7 +213,7 @@ mod tests {
     }
 
     fn user(session: u64) -> User {
-        (SessionId(session), FlowDirection::ToClient)
+        (SessionId(session), Direction::ToClient)
     }
 
     fn origin() -> OriginId {

@@ -7,7 +7,7 @@ use std::{
 
 use super::{Aftermath, Held, Installer, Leg, NetworkChange, Plan, upkeep, xdp_features};
 use crate::{
-    datapath::{FlowDirection, next_hops::Changed},
+    datapath::{Direction, next_hops::Changed},
     net::route::{Answers, Hop, Query, Update},
     session::{RelayReason, SessionId},
 };
@@ -168,7 +168,7 @@ impl Installer {
         let plan = self.plan(ingress, origin, client)?;
         let Plan { to_origin: (_, _, origin), to_client: (_, _, client) } = plan;
         for (direction, leg, key) in
-            [(FlowDirection::ToOrigin, to_origin, origin), (FlowDirection::ToClient, to_client, client)]
+            [(Direction::ToOrigin, to_origin, origin), (Direction::ToClient, to_client, client)]
         {
             if leg.key != key {
                 let user = (session, direction);
@@ -182,18 +182,18 @@ impl Installer {
         Ok(())
     }
 
-    fn set_leg(&mut self, session: SessionId, direction: FlowDirection, leg: Leg) {
+    fn set_leg(&mut self, session: SessionId, direction: Direction, leg: Leg) {
         let Some(Held { from_origin, to_origin, to_client, .. }) = self.held.get_mut(&session) else {
             return;
         };
         match direction {
-            FlowDirection::ToOrigin => {
+            Direction::ToOrigin => {
                 self.ingress.let_go(*from_origin);
                 *from_origin = leg.key.hop().ifindex;
                 self.ingress.hold(*from_origin);
                 *to_origin = leg;
             }
-            FlowDirection::ToClient => *to_client = leg,
+            Direction::ToClient => *to_client = leg,
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use proxy_common::flow::{Direction, Endpoints, FlowFlags, FlowState, Head, RouteRecord as _, Stamp};
 
 use super::{
-    super::{DirectionCounters, Escalation, FlowCounters, FlowDirection, FlowSpec, InstallError, NextHopId},
+    super::{DirectionCounters, Escalation, FlowCounters, FlowSpec, InstallError, NextHopId},
     record::{Records, load_counters, load_head, reset_counters, store_head},
     rows::Rows,
     table,
@@ -137,12 +137,12 @@ where
         set_state(&self.to_client.rows, rows.to_client, state);
     }
 
-    pub(super) fn set_hop(&self, rows: FlowRows, direction: FlowDirection, hop: NextHopId) {
-        let change = |head: Head| Head { next_hop: hop.0, ..head };
-        match direction {
-            FlowDirection::ToOrigin => change_head(&self.to_origin.rows, rows.to_origin, change),
-            FlowDirection::ToClient => change_head(&self.to_client.rows, rows.to_client, change),
-        }
+    pub(super) fn set_hop(&self, rows: FlowRows, direction: Direction, hop: NextHopId) {
+        let row = match direction {
+            Direction::ToOrigin => rows.to_origin,
+            Direction::ToClient => rows.to_client,
+        };
+        change_head(self.rows(direction), row, |head| Head { next_hop: hop.0, ..head });
     }
 
     pub(super) fn escalate(&self, rows: FlowRows, what: Escalation) {
@@ -175,18 +175,11 @@ where
 
     /// A record as the programs see it.
     pub(super) fn route(&self, direction: Direction, row: u32) -> F::Route {
-        match direction {
-            Direction::ToOrigin => F::load_route(&self.to_origin.rows, row),
-            Direction::ToClient => F::load_route(&self.to_client.rows, row),
-        }
+        F::load_route(self.rows(direction), row)
     }
 
     pub(super) fn last_seen(&self, direction: Direction, row: u32) -> Stamp {
-        let counters = match direction {
-            Direction::ToOrigin => load_counters::<F>(&self.to_origin.rows, row),
-            Direction::ToClient => load_counters::<F>(&self.to_client.rows, row),
-        };
-        Stamp(counters.last_seen)
+        Stamp(load_counters::<F>(self.rows(direction), row).last_seen)
     }
 
     pub(super) fn find_forward(&self, key: &Endpoints<F::Addr>) -> Option<u32> {
@@ -198,22 +191,38 @@ where
         self.to_client.base(key)
     }
 
+    /// The row for `key` towards the origin, and whether it is new.
     fn forward_row(&mut self, key: Endpoints<F::Addr>, now: Stamp) -> Result<(u32, bool), InstallError> {
         match self.to_origin.find(&key) {
-            Some(row) if self.to_origin.is_resting(row) => Err(InstallError::Resting),
-            Some(row) if is_relayed(&self.to_origin.rows, row) => Ok((row, false)),
-            Some(_) => Err(InstallError::Taken),
+            Some(row) => reuse(&self.to_origin.rows, row, self.to_origin.is_resting(row)),
             None => Ok((self.to_origin.insert(key, now)?, true)),
         }
     }
 
+    /// The same towards the client.
     fn reverse_row(&mut self, key: Endpoints<F::Addr>, now: Stamp) -> Result<(u32, bool), InstallError> {
         match self.to_client.find(&key) {
             Some(row) if self.staged.contains(&row) => Err(InstallError::Taken),
-            Some(row) if self.to_client.is_resting(row) => Err(InstallError::Resting),
-            Some(row) if is_relayed(&self.to_client.rows, row) => Ok((row, false)),
-            Some(_) => Err(InstallError::Taken),
+            Some(row) => reuse(&self.to_client.rows, row, self.to_client.is_resting(row)),
             None => Ok((self.to_client.insert(key, now)?, true)),
+        }
+    }
+
+    fn rows(&self, direction: Direction) -> &R {
+        match direction {
+            Direction::ToOrigin => &self.to_origin.rows,
+            Direction::ToClient => &self.to_client.rows,
+        }
+    }
+}
+
+/// Takes the row of what userspace relays, once no program can still be using what was in it.
+fn reuse(rows: &impl Rows, row: u32, is_resting: bool) -> Result<(u32, bool), InstallError> {
+    match load_head(rows, row).state() {
+        _ if is_resting => Err(InstallError::Resting),
+        FlowState::User => Ok((row, false)),
+        FlowState::Free | FlowState::Forward | FlowState::Drop | FlowState::Tombstone => {
+            Err(InstallError::Taken)
         }
     }
 }
@@ -227,10 +236,6 @@ type Pair<A> = (Endpoints<A>, Endpoints<A>);
 fn write<F: Records>(rows: &impl Rows, row: u32, (key, rewrite): Pair<F::Addr>, now: Stamp) {
     F::store_endpoints(rows, row, F::Route::new(Head::FREE, key, rewrite));
     reset_counters::<F>(rows, row, now);
-}
-
-fn is_relayed(rows: &impl Rows, row: u32) -> bool {
-    load_head(rows, row).state() == FlowState::User
 }
 
 fn change_head(rows: &impl Rows, row: u32, change: impl Fn(Head) -> Head) {

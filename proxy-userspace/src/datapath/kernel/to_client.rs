@@ -10,8 +10,6 @@ use proxy_common::{
     maps::BLOCK_ROWS,
 };
 
-use zerocopy::network_endian::U16;
-
 use super::{
     InstallError,
     record::{Records, load_head, reset_counters, store_head},
@@ -79,7 +77,7 @@ where
 
     /// The first row of the block of `key`, if there is one.
     pub(super) fn base(&self, key: &Endpoints<F::Addr>) -> Option<u32> {
-        Some(self.blocks.get(&id::<F>(key))?.base)
+        Some(self.blocks.get(&key.without_low_port())?.base)
     }
 
     /// Writes a record for `key` in a state that nothing is forwarded in.
@@ -105,7 +103,7 @@ where
         let Some(row) = self.find(key) else { return };
         store_head(&self.rows, row, Head::FREE);
         self.resting_rows.rest(row);
-        let id = id::<F>(key);
+        let id = key.without_low_port();
         let Some(block) = self.blocks.get_mut(&id) else { return };
         block.used -= 1;
         if block.used == 0 {
@@ -140,7 +138,7 @@ where
 
     /// The first row of the block of `key`, which has a record more from now on.
     fn block(&mut self, key: &Endpoints<F::Addr>) -> Result<u32, InstallError> {
-        let id = id::<F>(key);
+        let id = key.without_low_port();
         if let Some(block) = self.blocks.get_mut(&id) {
             block.used += 1;
             return Ok(block.base);
@@ -153,11 +151,6 @@ where
         self.blocks.insert(id, Block { base, used: 1 });
         Ok(base)
     }
-}
-
-fn id<F: Records>(key: &Endpoints<F::Addr>) -> BlockId<F> {
-    let [high, _] = key.dst_port.to_bytes();
-    Endpoints { dst_port: U16::from_bytes([high, 0]), ..*key }
 }
 
 /// The head of a record towards the client that is not forwarded.
