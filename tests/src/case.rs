@@ -2,15 +2,6 @@
 
 use crate::{netns::Family, proxy::Engine};
 
-/// Which IP version the kernel path forwards is said here, until it forwards both.
-const IPV6_IN_KERNEL: bool = true;
-
-/// Whether sessions of `family` are to be forwarded by the kernel under `engine`.
-#[must_use]
-pub fn expects_kernel(engine: Engine, family: Family) -> bool {
-    engine.is_kernel() && (family == Family::V4 || IPV6_IN_KERNEL)
-}
-
 /// What one run of a rule is about: an engine, and the IP version of both legs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Case {
@@ -25,19 +16,26 @@ pub struct Case {
 #[macro_export]
 macro_rules! in_every_case {
     ($($rule:ident),* $(,)?) => {
-        $crate::in_case!(xdp, Xdp, V4, $($rule),*);
-        $crate::in_case!(tc, Tc, V4, $($rule),*);
-        $crate::in_case!(userspace, Userspace, V4, $($rule),*);
-        $crate::in_case!(unprivileged, Unprivileged, V4, $($rule),*);
-        $crate::in_case!(xdp_v6, Xdp, V6, $($rule),*);
-        $crate::in_case!(tc_v6, Tc, V6, $($rule),*);
+        $crate::in_cases!(xdp, tc, userspace, unprivileged, xdp_v6, tc_v6: { $($rule),* });
     };
+}
+
+/// Runs each rule in each of the cases, as `case::rule`.
+#[macro_export]
+macro_rules! in_cases {
+    ($($case:ident),+: $rules:tt) => { $($crate::in_case!($case $rules);)+ };
 }
 
 /// Runs each rule in one case.
 #[macro_export]
 macro_rules! in_case {
-    ($name:ident, $engine:ident, $family:ident, $($rule:ident),* $(,)?) => {
+    (xdp $rules:tt) => { $crate::in_case!(xdp Xdp V4 $rules); };
+    (tc $rules:tt) => { $crate::in_case!(tc Tc V4 $rules); };
+    (userspace $rules:tt) => { $crate::in_case!(userspace Userspace V4 $rules); };
+    (unprivileged $rules:tt) => { $crate::in_case!(unprivileged Unprivileged V4 $rules); };
+    (xdp_v6 $rules:tt) => { $crate::in_case!(xdp_v6 Xdp V6 $rules); };
+    (tc_v6 $rules:tt) => { $crate::in_case!(tc_v6 Tc V6 $rules); };
+    ($name:ident $engine:ident $family:ident { $($rule:ident),* $(,)? }) => {
         mod $name {
             $(#[test] fn $rule() {
                 let engine = $crate::proxy::Engine::$engine;
@@ -51,7 +49,7 @@ impl Case {
     /// Whether the kernel is to forward.
     #[must_use]
     pub fn expects_kernel(self) -> bool {
-        expects_kernel(self.engine, self.family)
+        self.engine.is_kernel()
     }
 
     /// What is to forward in the end: the engine asked for, or userspace where the kernel path cannot.

@@ -39,17 +39,6 @@ pub enum Engine {
     Unprivileged,
 }
 
-/// Runs each rule under each engine, as `engine::rule`.
-#[macro_export]
-macro_rules! under_every_engine {
-    ($($rule:ident),* $(,)?) => {
-        $crate::under_engine!(xdp, Xdp, $($rule),*);
-        $crate::under_engine!(tc, Tc, $($rule),*);
-        $crate::under_engine!(userspace, Userspace, $($rule),*);
-        $crate::under_engine!(unprivileged, Unprivileged, $($rule),*);
-    };
-}
-
 /// Runs each rule under one engine.
 #[macro_export]
 macro_rules! under_engine {

@@ -6,13 +6,27 @@ use anyhow::{Result, ensure};
 
 use crate::{
     case::Case,
-    netns::Direct,
+    netns::{Direct, Family},
     proxy::{Proxy, Status},
     pulse::{self, Ends, Rhythm, Tally},
     raw::{self, Endpoint, RawOrigin, RawSession},
 };
 
 const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Starts an origin and waits until the proxy knows it.
+///
+/// # Errors
+/// When it does not start, or is not known in time.
+pub fn registered(network: &Direct, family: Family, proxy: &Proxy<'_>) -> Result<RawOrigin> {
+    let url = Proxy::register_url(family.of(Direct::PROXY_INSIDE));
+    let origin = network.origin.enter(|| {
+        let origin = RawOrigin::start(family.of(Direct::ORIGIN), "raw1")?;
+        origin.register(&url).map(|()| origin)
+    })?;
+    proxy.wait_for_origins(1)?;
+    Ok(origin)
+}
 
 /// Everything that runs in a [`Direct`] network.
 #[derive(Debug)]
@@ -36,12 +50,7 @@ impl<'a> Wire<'a> {
     pub fn start(network: &'a Direct, case: Case, settings: &[(&str, &str)]) -> Result<Self> {
         let Case { engine, family } = case;
         let proxy = Proxy::start(&network.proxy, family.of(Direct::PROXY), engine, settings)?;
-        let url = Proxy::register_url(family.of(Direct::PROXY_INSIDE));
-        let origin = network.origin.enter(|| {
-            let origin = RawOrigin::start(family.of(Direct::ORIGIN), "raw1")?;
-            origin.register(&url).map(|()| origin)
-        })?;
-        proxy.wait_for_origins(1)?;
+        let origin = registered(network, family, &proxy)?;
         let client = network.client.enter(|| Endpoint::bind(family.of(Direct::CLIENT)))?;
         Ok(Self { network, proxy, origin, client, case })
     }

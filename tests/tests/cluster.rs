@@ -12,7 +12,7 @@ use std::{
 
 use integration_tests::{
     case::Case,
-    in_case,
+    in_cases,
     load::{Client, ClientOptions, Swarm},
     netns::{Cluster, Namespace, Peer, Pod},
     origin::{Heartbeat, Origin, OriginConfig},
@@ -24,24 +24,13 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const WATCH: Duration = Duration::from_secs(1);
 const NODE_PORT: u16 = 30_800;
 
-macro_rules! rules {
-    ($($name:ident, $engine:ident, $family:ident;)*) => {
-        $(in_case!(
-            $name, $engine, $family,
-            a_node_port_that_leads_to_another_address_of_the_node_is_forwarded,
-            a_proxy_in_a_pod_behind_a_masquerading_node_port_is_forwarded,
-            clients_that_enter_by_another_card_than_they_signal_by_are_forwarded_to_a_pod,
-            an_origin_in_a_pod_behind_a_tunnel_is_forwarded,
-            a_pod_that_comes_back_elsewhere_costs_others_nothing,
-        );)*
-    };
-}
-
-rules! {
-    xdp, Xdp, V4;
-    tc, Tc, V4;
-    tc_v6, Tc, V6;
-}
+in_cases!(xdp, tc, tc_v6: {
+    a_node_port_that_leads_to_another_address_of_the_node_is_forwarded,
+    a_proxy_in_a_pod_behind_a_masquerading_node_port_is_forwarded,
+    clients_that_enter_by_another_card_than_they_signal_by_are_forwarded_to_a_pod,
+    an_origin_in_a_pod_behind_a_tunnel_is_forwarded,
+    a_pod_that_comes_back_elsewhere_costs_others_nothing,
+});
 
 /// A publisher and viewers outside the cluster.
 struct Outside<'a> {

@@ -12,7 +12,7 @@ use std::{
 use integration_tests::{
     case::Case,
     fault::{Outcome, outlive},
-    in_case, links,
+    in_cases, links,
     netns::{Direct, End, Namespace},
     proxy::{Engine, Status},
     pulse::{Rhythm, Tally},
@@ -24,14 +24,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-macro_rules! rules {
-    ($($rule:ident),* $(,)?) => {
-        in_case!(xdp, Xdp, V4, $($rule),*);
-        in_case!(tc, Tc, V4, $($rule),*);
-    };
-}
-
-rules!(
+in_cases!(xdp, tc: {
     a_neighbour_that_changes_its_address_without_a_word_is_found_again,
     a_peer_that_stops_taking_redirected_frames_is_served_otherwise,
     datagrams_too_long_for_the_origins_leg_arrive_and_others_stay_in_the_kernel,
@@ -42,23 +35,16 @@ rules!(
     a_proxy_that_stands_still_costs_nothing,
     a_proxy_that_is_told_to_return_a_session_loses_nothing,
     an_input_chain_that_knows_established_flows_alone_costs_a_talking_client_next_to_nothing,
-);
+});
 
-macro_rules! over_ipv6 {
-    ($($rule:ident),* $(,)?) => {
-        in_case!(xdp_v6, Xdp, V6, $($rule),*);
-        in_case!(tc_v6, Tc, V6, $($rule),*);
-    };
-}
-
-over_ipv6!(
+in_cases!(xdp_v6, tc_v6: {
     datagrams_too_long_for_the_origins_leg_arrive_and_others_stay_in_the_kernel,
     datagrams_too_long_for_the_clients_leg_arrive_and_others_stay_in_the_kernel,
     a_peer_that_stops_taking_redirected_frames_is_served_otherwise,
     a_program_that_somebody_detaches_costs_nothing,
     a_proxy_that_stands_still_costs_nothing,
     a_proxy_that_is_told_to_return_a_session_loses_nothing,
-);
+});
 
 /// With these timers a silent neighbour is asked after 2 s, and given up after 1 s more.
 fn ask_neighbours_early(namespace: &Namespace, interface: &str) {

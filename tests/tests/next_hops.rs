@@ -4,14 +4,18 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    ops::Deref,
     thread::sleep,
     time::{Duration, Instant},
 };
 
 use integration_tests::{
-    netns::{Direct, End, MTU, Namespace, join},
+    case::Case,
+    in_cases,
+    netns::{Direct, End, Family, MTU, Namespace, join},
     proxy::{Engine, Proxy, Status},
-    raw::{self, Endpoint, RawOrigin, RawSession},
+    raw::RawSession,
+    wire::{Wire, registered},
 };
 use proxy_userspace::net::route::{Care, Keeper, Monitor, Query, Routes};
 
@@ -24,59 +28,36 @@ const NO_PROBES: (&str, &str) = ("PROXY_ORIGIN_PROBE_INTERVAL", "0");
 const DETOUR: Ipv4Addr = Ipv4Addr::new(10, 72, 3, 1);
 const DETOUR_FAR: Ipv4Addr = Ipv4Addr::new(10, 72, 3, 2);
 
-mod xdp {
-    use super::*;
-
-    #[test]
-    fn a6_a_next_hop_whose_mac_changes_without_arp_is_followed() {
-        follows_a_silent_change_of_mac(Engine::Xdp);
-    }
-
-    #[test]
-    fn a_route_flap_moves_flows_and_back() {
-        moves_flows_with_their_route(Engine::Xdp);
-    }
-}
-
-mod tc {
-    use super::*;
-
-    #[test]
-    fn a6_a_next_hop_whose_mac_changes_without_arp_is_followed() {
-        follows_a_silent_change_of_mac(Engine::Tc);
-    }
-
-    #[test]
-    fn a_route_flap_moves_flows_and_back() {
-        moves_flows_with_their_route(Engine::Tc);
-    }
-}
+in_cases!(xdp, tc: {
+    a6_a_next_hop_whose_mac_changes_without_arp_is_followed,
+    a_route_flap_moves_flows_and_back,
+});
 
 /// A proxy with one session between a raw client and a raw origin.
-struct Wire<'a> {
-    proxy: Proxy<'a>,
-    origin: RawOrigin,
-    client: Endpoint,
+struct Live<'a> {
+    wire: Wire<'a>,
     session: RawSession,
     /// Where the origin sees the session.
     source: SocketAddr,
 }
 
-impl<'a> Wire<'a> {
+impl<'a> Deref for Live<'a> {
+    type Target = Wire<'a>;
+
+    fn deref(&self) -> &Wire<'a> {
+        &self.wire
+    }
+}
+
+impl<'a> Live<'a> {
     /// Starts everything and waits until the kernel forwards.
     fn start(network: &'a Direct, engine: Engine, settings: &[(&str, &str)]) -> Self {
         let settings: Vec<_> = settings.iter().copied().chain([NO_PROBES]).collect();
-        let proxy = Proxy::start(&network.proxy, Direct::PROXY, engine, &settings).unwrap();
-        let origin = registered(network, &proxy);
-        let client = network.client.enter(|| Endpoint::bind(Direct::CLIENT)).unwrap();
-        let api = proxy.api();
-        let session = network.client.enter(|| raw::play(&api, "s", "clnt")).unwrap();
-        client.send(&raw::check(&session.username, true), session.proxy, 0).unwrap();
-        let source = origin.media.answer_check().unwrap();
-        client.receive().unwrap();
-        let wire = Self { proxy, origin, client, session, source };
-        wire.is_offloaded(true);
-        wire
+        let wire = Wire::start(network, Case { engine, family: Family::V4 }, &settings).unwrap();
+        let (session, source) = wire.connected().unwrap();
+        let live = Self { wire, session, source };
+        live.is_offloaded(true);
+        live
     }
 
     fn is_offloaded(&self, offloaded: bool) -> Status {
@@ -116,17 +97,6 @@ impl<'a> Wire<'a> {
     }
 }
 
-fn registered(network: &Direct, proxy: &Proxy<'_>) -> RawOrigin {
-    let url = Proxy::register_url(Direct::PROXY_INSIDE);
-    let origin = network.origin.enter(|| {
-        let origin = RawOrigin::start(Direct::ORIGIN, "raw1").unwrap();
-        origin.register(&url).unwrap();
-        origin
-    });
-    proxy.wait_for_origins(1).unwrap();
-    origin
-}
-
 fn media(len: usize) -> Vec<u8> {
     let head = [0x80, 96];
     (0..len).map(|i| head.get(i).copied().unwrap_or(i as u8)).collect()
@@ -153,9 +123,9 @@ fn sent_by(namespace: &Namespace, device: &str) -> u64 {
 }
 
 #[expect(clippy::print_stdout, reason = "the figure is what the test measures")]
-fn follows_a_silent_change_of_mac(engine: Engine) {
+fn a6_a_next_hop_whose_mac_changes_without_arp_is_followed(Case { engine, .. }: Case) {
     let network = Direct::new().unwrap();
-    let wire = Wire::start(&network, engine, &[]);
+    let wire = Live::start(&network, engine, &[]);
     assert!(wire.takes_the_kernel(100));
     assert!(neighbours(&network.proxy, "eth1").contains("managed"), "the kernel keeps it resolved");
     network.origin.ip(&["link", "set", "eth0", "address", "02:78:aa:aa:aa:aa"]).unwrap();
@@ -177,14 +147,14 @@ fn a6_what_an_operator_made_of_a_neighbour_is_left_alone() {
         .proxy
         .ip(&["neigh", "replace", &origin, "lladdr", &mac, "dev", "eth1", "nud", "permanent"])
         .unwrap();
-    let wire = Wire::start(&network, Engine::Xdp, &[]);
+    let wire = Live::start(&network, Engine::Xdp, &[]);
     assert!(wire.takes_the_kernel(100));
     // Longer than a round of questions.
     sleep(Duration::from_secs(3));
     let entry = neighbours(&network.proxy, "eth1");
     assert!(entry.contains("PERMANENT") && !entry.contains("managed"), "{entry}");
     assert!(neighbours(&network.proxy, "eth0").contains("managed"));
-    wire.proxy.stop().unwrap();
+    wire.wire.proxy.stop().unwrap();
     assert!(neighbours(&network.proxy, "eth1").contains("PERMANENT"));
     let client = neighbours(&network.proxy, "eth0");
     assert!(!client.contains("managed"), "what we managed is released: {client}");
@@ -265,7 +235,7 @@ fn an_overrun_of_netlink_leads_to_a_full_dump() {
 #[test]
 fn a4_the_recreated_device_of_an_origin_is_attached_again() {
     let network = Direct::new().unwrap();
-    let wire = Wire::start(&network, Engine::Xdp, &[]);
+    let wire = Live::start(&network, Engine::Xdp, &[]);
     network.proxy.ip(&["link", "delete", "eth1"]).unwrap();
     wire.is_offloaded(false);
     wait_until("its programs are forgotten", PATIENCE, || wire.interface("eth1").is_none());
@@ -288,7 +258,7 @@ fn recreate_origin_link(network: &Direct) {
 #[test]
 fn a4_the_recreated_device_of_clients_is_attached_again_by_its_name() {
     let network = Direct::new().unwrap();
-    let wire = Wire::start(&network, Engine::Xdp, &[("PROXY_INTERFACES", "eth0,eth1")]);
+    let wire = Live::start(&network, Engine::Xdp, &[("PROXY_INTERFACES", "eth0,eth1")]);
     network.proxy.ip(&["link", "delete", "eth0"]).unwrap();
     wire.is_offloaded(false);
     wait_until("its programs are forgotten", PATIENCE, || wire.interface("eth0").is_none());
@@ -309,7 +279,7 @@ fn a4_nothing_stays_attached_for_an_origin_that_is_gone() {
         interfaces.iter().any(|interface| interface.name == name)
     };
     assert!(!attached("eth1"));
-    let origin = registered(&network, &proxy);
+    let origin = registered(&network, Family::V4, &proxy).unwrap();
     wait_until("the origin's device is attached", PATIENCE, || attached("eth1"));
     drop(origin);
     wait_until("it is detached", PATIENCE, || !attached("eth1"));
@@ -319,7 +289,7 @@ fn a4_nothing_stays_attached_for_an_origin_that_is_gone() {
 #[test]
 fn a7_a_route_with_a_smaller_mtu_limits_the_next_hop() {
     let network = Direct::new().unwrap();
-    let wire = Wire::start(&network, Engine::Xdp, &[]);
+    let wire = Live::start(&network, Engine::Xdp, &[]);
     assert!(wire.takes_the_kernel(1372));
     let host = format!("{}/32", Direct::ORIGIN);
     network.proxy.ip(&["route", "add", &host, "dev", "eth1", "mtu", "1300"]).unwrap();
@@ -335,11 +305,11 @@ fn a7_a_route_with_a_smaller_mtu_limits_the_next_hop() {
     assert_eq!(wire.proxy.status().unwrap().totals.offloaded, 1);
 }
 
-fn moves_flows_with_their_route(engine: Engine) {
+fn a_route_flap_moves_flows_and_back(Case { engine, .. }: Case) {
     let network = Direct::new().unwrap();
     let end = |namespace, interface, address| End { namespace, interface, address: Some(address) };
     join(end(&network.proxy, "eth2", DETOUR), end(&network.origin, "eth1", DETOUR_FAR), MTU).unwrap();
-    let wire = Wire::start(&network, engine, &[]);
+    let wire = Live::start(&network, engine, &[]);
     let (there, back) = (format!("{}/32", Direct::ORIGIN), format!("{}/32", Direct::PROXY_INSIDE));
     for _ in 0..2 {
         add_route(&network.origin, &back, DETOUR);
@@ -367,7 +337,7 @@ fn moves_flows_with_their_route(engine: Engine) {
 #[test]
 fn a_flow_without_a_route_comes_up_and_returns_with_the_route() {
     let network = Direct::new().unwrap();
-    let wire = Wire::start(&network, Engine::Xdp, &[]);
+    let wire = Live::start(&network, Engine::Xdp, &[]);
     let net = "10.72.2.0/24";
     network.proxy.ip(&["route", "delete", net, "dev", "eth1"]).unwrap();
     let status = wire.is_offloaded(false);

@@ -14,7 +14,7 @@ use std::{
 use integration_tests::{
     case::Case,
     fault::outlive,
-    in_case,
+    in_cases,
     netns::{Direct, Family, Routed},
     proxy::Status,
     pulse::Rhythm,
@@ -26,22 +26,11 @@ use integration_tests::{
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-macro_rules! rules {
-    ($($name:ident, $engine:ident, $family:ident;)*) => {
-        $(in_case!(
-            $name, $engine, $family,
-            a_flood_of_strangers_costs_a_session_nothing,
-            sessions_beyond_the_flow_table_are_relayed_and_lose_nothing,
-            a_thousand_sessions_that_move_at_once_lose_nothing,
-        );)*
-    };
-}
-
-rules! {
-    xdp, Xdp, V4;
-    tc, Tc, V4;
-    xdp_v6, Xdp, V6;
-}
+in_cases!(xdp, tc, xdp_v6: {
+    a_flood_of_strangers_costs_a_session_nothing,
+    sessions_beyond_the_flow_table_are_relayed_and_lose_nothing,
+    a_thousand_sessions_that_move_at_once_lose_nothing,
+});
 
 /// Strangers of the flood come from a network of their own.
 const STRANGERS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 0);

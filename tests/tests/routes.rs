@@ -10,7 +10,7 @@ use std::{
 
 use integration_tests::{
     case::Case,
-    in_case,
+    in_cases,
     load::Client,
     netns::{End, MTU, Routed, join},
     proxy::{Proxy, Status},
@@ -21,23 +21,12 @@ use integration_tests::{
 const PATIENCE: Duration = Duration::from_secs(15);
 const WATCH: Duration = Duration::from_secs(1);
 
-macro_rules! rules {
-    ($($name:ident, $engine:ident, $family:ident;)*) => {
-        $(in_case!(
-            $name, $engine, $family,
-            a_route_that_is_gone_for_a_moment_costs_no_more_than_the_moment,
-            a_gateway_that_changes_is_followed,
-            an_origin_behind_a_card_of_its_own_is_forwarded,
-            a_route_for_our_source_address_alone_is_followed,
-        );)*
-    };
-}
-
-rules! {
-    xdp, Xdp, V4;
-    tc, Tc, V4;
-    tc_v6, Tc, V6;
-}
+in_cases!(xdp, tc, tc_v6: {
+    a_route_that_is_gone_for_a_moment_costs_no_more_than_the_moment,
+    a_gateway_that_changes_is_followed,
+    an_origin_behind_a_card_of_its_own_is_forwarded,
+    a_route_for_our_source_address_alone_is_followed,
+});
 
 /// A second link between the proxy and the origins' router.
 const PROXY_ASIDE: Ipv4Addr = Ipv4Addr::new(10, 71, 6, 2);
