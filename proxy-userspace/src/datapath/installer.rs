@@ -239,6 +239,7 @@ impl Installer {
             return known.ok_or(RelayReason::NoRoute);
         }
         if self.spared_until.is_some_and(|until| Instant::now() < until) {
+            self.may_retry = true;
             return Err(RelayReason::NoRoute);
         }
         match self.routes.find(query).await {
@@ -249,6 +250,8 @@ impl Installer {
             Err(error) => {
                 tracing::warn!(%error, destination = %query.destination, "the kernel does not tell the route");
                 self.spared_until = Some(Instant::now() + SPARE);
+                // There may be a route all the same.
+                self.may_retry = true;
                 Err(RelayReason::NoRoute)
             }
         }
@@ -382,6 +385,28 @@ fn relay_reason(error: InstallError) -> RelayReason {
         InstallError::Kernel(errno) => {
             tracing::warn!(errno, "the kernel refused a map update");
             RelayReason::KernelError
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::datapath::next_hops::tests::Rows;
+
+    #[tokio::test]
+    async fn a_question_that_the_kernel_left_unanswered_is_asked_again_soon() {
+        let routes = Routes::connect().unwrap();
+        let mut installer = Installer::new(Box::new(Rows::default()), routes, &[], None).await.unwrap();
+        let (routes, _connection) = Routes::of_a_silent_kernel().unwrap();
+        installer.routes = routes;
+        installer.look(Instant::now());
+        assert!(!installer.look(Instant::now()).may_retry);
+        for _ in 0..2 {
+            installer.prepare(Ipv4Addr::LOCALHOST.into()).await;
+            assert!(installer.look(Instant::now()).may_retry);
         }
     }
 }

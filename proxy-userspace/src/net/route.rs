@@ -26,7 +26,7 @@ pub use monitor::{Monitor, Update};
 
 /// `lo` has this index in every network namespace.
 pub const LOOPBACK: u32 = 1;
-/// A question to the kernel is answered in microseconds, or something is wrong with it.
+/// A question to the kernel is answered in microseconds, unless somebody holds its lock on the network's configuration.
 const DEADLINE: Duration = Duration::from_millis(100);
 
 /// Asks the kernel; the connection's task ends with the runtime.
@@ -134,6 +134,13 @@ impl Routes {
         let (connection, handle, _) = rtnetlink::new_connection()?;
         tokio::spawn(connection);
         Ok(Self { handle })
+    }
+
+    /// Of a kernel that never answers, while what comes with it is kept.
+    #[cfg(test)]
+    pub(crate) fn of_a_silent_kernel() -> io::Result<(Self, impl Sized)> {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        Ok((Self { handle }, connection))
     }
 
     /// The route, as `ip route get` shows it; an error if the kernel does not answer in time.
