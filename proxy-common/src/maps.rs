@@ -64,6 +64,8 @@ pub const ALL: [&str; 14] = [
 pub const FORWARD_XDP: &str = "forward_xdp";
 /// The TC program.
 pub const FORWARD_TC: &str = "forward_tc";
+/// The program that sends frames of ours as redirected ones go.
+pub const SEND_BY_XDP: &str = "send_by_xdp";
 
 /// Rows that a look-up towards the origin looks at before it gives up.
 pub const PROBES: u32 = 16;

@@ -18,6 +18,12 @@ fn forward_xdp(ctx: XdpContext) -> u32 {
     xdp::forward(&ctx)
 }
 
+/// Run by userspace on frames of its own, never attached: what becomes of them becomes of forwarded frames.
+#[xdp]
+fn send_by_xdp(ctx: XdpContext) -> u32 {
+    xdp::send_by(&ctx)
+}
+
 /// Forwards frames of installed flows where XDP cannot.
 #[classifier]
 fn forward_tc(ctx: TcContext) -> i32 {

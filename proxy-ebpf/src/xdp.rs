@@ -2,7 +2,9 @@
 
 use aya_ebpf::{
     bindings::{xdp_action, xdp_md},
-    helpers::generated::{bpf_csum_diff, bpf_redirect, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
+    helpers::generated::{
+        bpf_csum_diff, bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
+    },
     programs::XdpContext,
 };
 use proxy_common::{
@@ -49,6 +51,19 @@ fn send<F: Maps>(frame: &mut XdpFrame<'_>, forward: &Forward<F>, facts: &Facts) 
     // SAFETY: the helper has no preconditions.
     let action = unsafe { bpf_redirect(ifindex, 0) };
     finish(Reason::Forwarded, action as u32)
+}
+
+/// Sends a frame by the device whose index stands in front of it, in host order, as forwarded frames are sent.
+#[inline(always)]
+pub(crate) fn send_by(ctx: &XdpContext) -> u32 {
+    type Ifindex = [u8; 4];
+    let Some(ifindex) = XdpFrame(ctx).get_mut::<Ifindex>(0).copied() else { return xdp_action::XDP_ABORTED };
+    // SAFETY: the context is the one this run got, and no pointer into the frame is alive.
+    if unsafe { bpf_xdp_adjust_head(ctx.ctx, size_of::<Ifindex>() as i32) } != 0 {
+        return xdp_action::XDP_ABORTED;
+    }
+    // SAFETY: the helper has no preconditions.
+    (unsafe { bpf_redirect(u32::from_ne_bytes(ifindex), 0) }) as u32
 }
 
 #[inline(always)]

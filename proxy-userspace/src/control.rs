@@ -193,6 +193,9 @@ impl ControlLoop {
                 _ = tick.tick() => {
                     self.handle(Event::Tick).await;
                     self.begin_grace();
+                    if let Some(kernel) = self.executor.kernel_mut() {
+                        kernel.prove_delivery(Instant::now());
+                    }
                 }
                 () = over(&mut self.grace) => self.end_grace(),
                 change = network_change(&mut self.executor) => {

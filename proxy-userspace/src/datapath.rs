@@ -2,7 +2,10 @@
 //!
 //! The kernel engine ([`kernel`]) is an accelerator: removing every flow at any moment changes speed, not behaviour.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
 
 pub use proxy_common::{flow::Direction, verdict::Engine};
 
@@ -168,6 +171,8 @@ pub trait Datapath: Send + Sync {
     fn update_next_hop(&mut self, id: NextHopId, hop: &NextHopSpec);
     /// Frees a next hop that no flow uses any more.
     fn remove_next_hop(&mut self, id: NextHopId);
+    /// Sends a frame by a device as XDP redirects forwarded ones; an error means that this kernel cannot (before 5.18).
+    fn send_by_xdp(&mut self, ifindex: u32, frame: &[u8]) -> io::Result<()>;
     /// Re-points one direction of a flow.
     fn set_flow_hop(&mut self, id: FlowId, direction: Direction, hop: NextHopId);
     /// Writes both directions, or neither; they are seen after the next grace period.

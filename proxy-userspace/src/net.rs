@@ -1,4 +1,5 @@
 //! Sockets and netlink: thin I/O that knows no session.
 
+pub mod neighbour_answers;
 pub mod route;
 pub mod udp;

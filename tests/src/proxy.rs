@@ -105,6 +105,8 @@ pub struct Totals {
     pub ended: std::collections::BTreeMap<String, u64>,
     /// Return paths moved.
     pub migrations: u64,
+    /// Next hops that TC sends to because what XDP redirects does not arrive there.
+    pub undelivered_next_hops: usize,
     /// Source ports leased.
     pub ports_leased: usize,
     /// Source ports resting.

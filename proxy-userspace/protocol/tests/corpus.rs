@@ -27,6 +27,11 @@ fn demux_corpus_holds() {
 }
 
 #[test]
+fn neighbour_corpus_holds() {
+    replay("neighbour", fuzz::neighbour);
+}
+
+#[test]
 fn a_message_of_the_largest_size_holds() {
     let header = [0x00, 0x01, 0xFF, 0xFC, 0x21, 0x12, 0xA4, 0x42];
     let empty_attributes = [0; 12 + 0xFFFC];

@@ -53,6 +53,8 @@ pub struct Totals {
     pub ports_capacity: usize,
     /// Source sockets open.
     pub source_sockets: usize,
+    /// Next hops that TC sends to because what XDP redirects does not arrive there.
+    pub undelivered_next_hops: usize,
     /// Kernel memory of the tables in bytes.
     pub table_bytes: u64,
 }
@@ -177,6 +179,7 @@ impl Totals {
             ports_fullest: fullest,
             ports_capacity: capacity,
             source_sockets: executor.relay().source_sockets(),
+            undelivered_next_hops: executor.kernel().map_or(0, |kernel| kernel.undelivered_next_hops()),
             table_bytes: executor.kernel().map_or(0, |kernel| kernel.datapath().table_bytes()),
         }
     }

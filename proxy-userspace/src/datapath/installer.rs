@@ -23,12 +23,14 @@ use crate::{
     session::{RelayReason, SessionId, Tuple},
 };
 
+mod delivery;
 mod destinations;
 mod follow;
 mod guests;
 mod ingress;
 mod upkeep;
 
+use delivery::Delivery;
 use destinations::Destinations;
 use ingress::Ingress;
 use upkeep::Upkeep;
@@ -47,6 +49,7 @@ pub struct Installer {
     destinations: Destinations,
     ingress: Ingress,
     upkeep: Upkeep,
+    delivery: Delivery,
     /// Gateways of default routes, seen so far.
     gateways: HashSet<Hop>,
     origins: HashMap<OriginId, Query>,
@@ -119,13 +122,15 @@ impl Installer {
         let monitor = Monitor::open(routes.clone()).context("failed to listen to netlink")?;
         let (sender, updates) = mpsc::channel(1);
         tokio::spawn(monitor.run(sender));
+        let mut view = View::default();
         let mut installer = Self {
             datapath,
             updates,
             lookups: Lookups::start(routes.clone()),
             upkeep: Upkeep::new(Keeper::start(&routes)),
+            delivery: Delivery::open(&mut view),
             routes,
-            view: View::default(),
+            view,
             hops: NextHops::default(),
             destinations: Destinations::default(),
             ingress: Ingress::new(interfaces, vetoes),
@@ -148,6 +153,11 @@ impl Installer {
     /// The engine underneath, for its counters.
     pub fn datapath(&self) -> &dyn Datapath {
         self.datapath.as_ref()
+    }
+
+    /// Next hops that TC sends to because what XDP redirects does not arrive there.
+    pub fn undelivered_next_hops(&self) -> usize {
+        self.delivery.failed()
     }
 
     /// Installs a flow.

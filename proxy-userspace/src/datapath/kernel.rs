@@ -323,6 +323,10 @@ impl Datapath for KernelDatapath {
         self.resting_hops.rest(u32::from(id.0));
     }
 
+    fn send_by_xdp(&mut self, ifindex: u32, frame: &[u8]) -> io::Result<()> {
+        dry_run::send_by_xdp(&mut self.ebpf, ifindex, frame)
+    }
+
     fn set_flow_hop(&mut self, id: FlowId, direction: Direction, hop: NextHopId) {
         let Some(flow) = self.flows.get_mut(&id) else { return };
         match direction {

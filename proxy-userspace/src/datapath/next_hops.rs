@@ -127,6 +127,12 @@ impl NextHops {
         self.by_hop.contains_key(&hop)
     }
 
+    /// Neighbours that XDP redirects to, if it can.
+    pub fn redirected(&self) -> impl Iterator<Item = Hop> {
+        let is_redirected = |keys: &HashSet<Key>| keys.iter().any(|key| key.manner == Manner::Xdp);
+        self.by_hop.iter().filter(move |(_, keys)| is_redirected(keys)).map(|(hop, _)| *hop)
+    }
+
     /// Devices that something is sent by.
     pub fn devices(&self) -> HashSet<u32> {
         self.by_hop.keys().map(|hop| hop.ifindex).collect()
@@ -148,7 +154,10 @@ impl NextHops {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+    use std::{
+        io,
+        net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    };
 
     use proxy_common::verdict::Reason;
 
@@ -163,6 +172,8 @@ pub(super) mod tests {
     pub(in crate::datapath) struct Rows {
         pub(in crate::datapath) engines: HashMap<u32, Engine>,
         pub(in crate::datapath) detached: Vec<u32>,
+        /// Devices by which frames were sent.
+        pub(in crate::datapath) sent: Vec<u32>,
         rows: HashMap<u16, NextHopSpec>,
         next: u16,
     }
@@ -195,6 +206,10 @@ pub(super) mod tests {
         }
         fn remove(&mut self, _: FlowId) -> FlowCounters {
             FlowCounters::default()
+        }
+        fn send_by_xdp(&mut self, ifindex: u32, _: &[u8]) -> io::Result<()> {
+            self.sent.push(ifindex);
+            Ok(())
         }
         fn set_flow_hop(&mut self, _: FlowId, _: Direction, _: NextHopId) {
             unreachable!("next hops know no flow")
@@ -231,14 +246,15 @@ pub(super) mod tests {
         }
     }
 
-    pub(super) const HOP: Hop = Hop { ifindex: 2, neighbour: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)) };
+    pub(in crate::datapath) const HOP: Hop =
+        Hop { ifindex: 2, neighbour: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)) };
     pub(super) const HOP_V6: Hop =
         Hop { ifindex: 2, neighbour: IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)) };
-    const OURS: [u8; 6] = [2, 0, 0, 0, 0, 1];
+    pub(super) const OURS: [u8; 6] = [2, 0, 0, 0, 0, 1];
     const FIRST: User = (SessionId(1), Direction::ToOrigin);
     const SECOND: User = (SessionId(2), Direction::ToOrigin);
 
-    pub(super) fn neighbour(mac: [u8; 6]) -> Neighbour {
+    pub(in crate::datapath) fn neighbour(mac: [u8; 6]) -> Neighbour {
         let reachability = Reachability::Answered;
         Neighbour { hop: HOP, mac: Some(mac), reachability, is_managed: false, is_foreign: false }
     }
@@ -255,13 +271,13 @@ pub(super) mod tests {
         }
     }
 
-    pub(super) fn view(mac: Option<[u8; 6]>, is_up: bool) -> View {
+    pub(in crate::datapath) fn view(mac: Option<[u8; 6]>, is_up: bool) -> View {
         let v6 = mac.map(|mac| Neighbour { hop: HOP_V6, ..neighbour(mac) });
         let neighbours = mac.map(neighbour).into_iter().chain(v6).collect();
         let table = Table { links: vec![link(is_up)], neighbours };
         let mut view = View::default();
         view.apply(Update { table: Some(table), ..Update::default() });
-        view.set_xdp_transmit(2, true);
+        view.set_xdp_transmit(2, Some(true));
         view
     }
 

@@ -59,6 +59,8 @@ fn resources(registry: &mut Registry, totals: &Totals) {
     let help = "Source ports per origin and source address";
     gauge(registry, "source_ports_capacity", help, totals.ports_capacity as u64);
     gauge(registry, "source_sockets", "Source sockets open", totals.source_sockets as u64);
+    let help = "Next hops that TC sends to because what XDP redirects does not arrive there";
+    gauge(registry, "undelivered_next_hops", help, totals.undelivered_next_hops as u64);
     let table: Gauge<u64, AtomicU64> = Gauge::default();
     table.set(totals.table_bytes);
     registry.register_with_unit("flow_table", "Kernel memory of the flow tables", Unit::Bytes, table);

@@ -4,6 +4,7 @@
 
 use proxy_common::demux::{Class, classify};
 use proxy_protocol::{
+    neighbour::{advertised, probe_answer},
     sdp::{self, Answer, HostCandidate},
     stream_url::{StreamKey, StreamRules},
     stun::{self, Message, Method},
@@ -54,6 +55,11 @@ fn stream_keys(rules: &StreamRules, address: &str, name: &str) -> impl Iterator<
         rules.srt(address),
     ];
     keys.into_iter().flatten()
+}
+
+/// A message of a neighbour is the answer to a question of ours, or it is not.
+pub fn neighbour(input: &[u8]) {
+    assert!(probe_answer(input).is_err() || advertised(input).is_err());
 }
 
 /// The two bytes that the kernel looks at agree with the whole message.

@@ -197,6 +197,15 @@ impl Installer {
         }
     }
 
+    /// Every tick: whether what XDP redirects arrives, or would.
+    pub fn prove_delivery(&mut self, now: Instant) {
+        let changed = self.delivery.round(&self.hops, &mut self.view, self.datapath.as_mut(), now);
+        if !changed.is_empty() {
+            // Another way to a next hop makes none unusable.
+            let _none_lost = self.hops.refresh(&changed, &self.view, self.datapath.as_mut());
+        }
+    }
+
     /// Re-points what uses devices that transmit XDP frames now and did not, or the reverse.
     pub(super) fn renew_features(&mut self, devices: Vec<u32>) -> Vec<SessionId> {
         let links = self.learn_features(devices.into_iter());
@@ -208,8 +217,8 @@ impl Installer {
     fn learn_features(&mut self, devices: impl Iterator<Item = u32>) -> HashSet<u32> {
         let mut news = HashSet::new();
         for ifindex in devices {
-            let transmits = self.view.link(ifindex).is_some()
-                && xdp_features(ifindex).is_some_and(|features| features.has_ndo_xmit());
+            let there = self.view.link(ifindex).and_then(|_| xdp_features(ifindex));
+            let transmits = there.map(|features| features.has_ndo_xmit());
             if self.view.set_xdp_transmit(ifindex, transmits) {
                 news.insert(ifindex);
             }

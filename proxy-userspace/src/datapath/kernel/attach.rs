@@ -49,10 +49,12 @@ impl XdpVetoes {
     }
 }
 
-/// Loads both programs into the kernel.
+/// Loads the programs into the kernel.
 pub(super) fn load_programs(ebpf: &mut Ebpf) -> Result<(), LoadError> {
     let refused = |name| move |source| LoadError::Program { name, source };
-    program::<Xdp>(ebpf, maps::FORWARD_XDP)?.load().map_err(refused(maps::FORWARD_XDP))?;
+    for name in [maps::FORWARD_XDP, maps::SEND_BY_XDP] {
+        program::<Xdp>(ebpf, name)?.load().map_err(refused(name))?;
+    }
     program::<SchedClassifier>(ebpf, maps::FORWARD_TC)?.load().map_err(refused(maps::FORWARD_TC))
 }
 

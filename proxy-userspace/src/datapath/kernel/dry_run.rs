@@ -1,6 +1,13 @@
 //! Asking the live engine what it would do: with the programs themselves on a copy of a frame, and with the tables.
 
-use aya::programs::{Program, ProgramError, SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp};
+use std::io;
+
+use aya::{
+    Ebpf,
+    programs::{
+        Program, ProgramError, SchedClassifier, TestRun, TestRunAttrs, TestRunOptions, TestRunResult, Xdp,
+    },
+};
 use proxy_common::{
     family::{Family, V4, V6},
     flow::{Direction, Endpoints, Hashing, NextHop, Ownership, Policing, ServiceKey, Stamp},
@@ -10,6 +17,20 @@ use proxy_common::{
 
 use super::{KernelDatapath, attach};
 use crate::datapath::Engine;
+
+/// Has a program redirect a frame for real (`BPF_F_TEST_XDP_LIVE_FRAMES`, 5.18).
+pub(super) fn send_by_xdp(ebpf: &mut Ebpf, ifindex: u32, frame: &[u8]) -> io::Result<()> {
+    let program: &mut Xdp =
+        attach::program(ebpf, maps::SEND_BY_XDP).map_err(|_| io::ErrorKind::Unsupported)?;
+    let frame = [&ifindex.to_ne_bytes(), frame].concat();
+    let attrs = TestRunAttrs::new().xdp_live_frames(1);
+    let options = TestRunOptions { data_in: Some(&frame), attrs, ..TestRunOptions::default() };
+    match program.test_run(options) {
+        Ok(_) => Ok(()),
+        Err(ProgramError::SyscallError(error)) => Err(error.io_error),
+        Err(error) => Err(io::Error::other(error)),
+    }
+}
 
 /// What a program made of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]

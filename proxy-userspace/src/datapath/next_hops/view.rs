@@ -13,8 +13,11 @@ use crate::{
 pub struct View {
     links: HashMap<u32, Link>,
     neighbours: HashMap<Hop, Neighbour>,
-    /// Devices that transmit XDP frames.
-    xdp_transmit: HashSet<u32>,
+    /// Whether devices transmit XDP frames, where the kernel tells.
+    xdp_transmit: HashMap<u32, bool>,
+    /// Whether what XDP redirects arrives at neighbours, where that was seen.
+    delivered: HashMap<Hop, bool>,
+    wants_proof: bool,
 }
 
 /// What an update changed of what next hops are made of.
@@ -46,9 +49,46 @@ impl View {
         changed
     }
 
-    /// Notes whether a device transmits XDP frames; true if that is news.
-    pub fn set_xdp_transmit(&mut self, ifindex: u32, transmits: bool) -> bool {
-        if transmits { self.xdp_transmit.insert(ifindex) } else { self.xdp_transmit.remove(&ifindex) }
+    /// Notes whether a device transmits XDP frames, if the kernel tells; true if that is news.
+    pub fn set_xdp_transmit(&mut self, ifindex: u32, transmits: Option<bool>) -> bool {
+        let before = match transmits {
+            Some(transmits) => self.xdp_transmit.insert(ifindex, transmits),
+            None => self.xdp_transmit.remove(&ifindex),
+        };
+        before != transmits
+    }
+
+    /// Notes whether what XDP redirects arrives at a neighbour; true if frames go another way by it.
+    pub fn set_delivered(&mut self, hop: Hop, is_delivered: bool) -> bool {
+        let before = self.redirects(hop);
+        self.delivered.insert(hop, is_delivered);
+        self.redirects(hop) != before
+    }
+
+    /// Nothing is sent to a neighbour any more.
+    pub fn forget_delivered(&mut self, hop: Hop) {
+        self.delivered.remove(&hop);
+    }
+
+    /// Whether XDP may redirect to a neighbour, as far as its device is concerned.
+    pub fn may_redirect(&self, hop: Hop) -> bool {
+        self.xdp_transmit.get(&hop.ifindex) != Some(&false)
+    }
+
+    /// Whether XDP redirects only to neighbours at which something was seen to arrive.
+    pub fn set_wants_proof(&mut self, wants_proof: bool) {
+        self.wants_proof = wants_proof;
+    }
+
+    /// Whether XDP redirects to a neighbour. The kernel tells since 6.3 what a device can; that something arrives is
+    /// better proof, and the only one before.
+    fn redirects(&self, hop: Hop) -> bool {
+        match (self.xdp_transmit.get(&hop.ifindex), self.delivered.get(&hop)) {
+            (Some(false), _) => false,
+            (Some(true) | None, Some(is_delivered)) => *is_delivered,
+            (Some(true), None) => !self.wants_proof,
+            (None, None) => false,
+        }
     }
 
     /// Every device.
@@ -91,7 +131,7 @@ impl View {
         let egress = match (key.manner, link.mac, mac) {
             _ if link.is_loopback => Egress::Stack,
             (Manner::Xdp, Some(src_mac), Some(dst_mac)) => {
-                Egress::Redirect { dst_mac, src_mac, xdp: self.xdp_transmit.contains(&link.ifindex) }
+                Egress::Redirect { dst_mac, src_mac, xdp: self.redirects(key.hop) }
             }
             (Manner::Xdp | Manner::Tc, _, _) => Egress::Neighbour,
         };
@@ -125,6 +165,7 @@ impl View {
                 self.links.remove(&ifindex);
                 self.xdp_transmit.remove(&ifindex);
                 self.neighbours.retain(|hop, _| hop.ifindex != ifindex);
+                self.delivered.retain(|hop, _| hop.ifindex != ifindex);
             }
         }
     }
@@ -154,6 +195,30 @@ mod tests {
         for (mtu, limit) in [(None, 1500), (Some(1400), 1400), (Some(9000), 1500)] {
             let key = Key::new(Route { hop: HOP, mtu }, Manner::Xdp);
             assert_eq!(view.spec(key).mtu, limit, "{mtu:?}");
+        }
+    }
+
+    #[test]
+    fn a5_xdp_redirects_where_the_kernel_or_an_answer_tells_that_frames_arrive() {
+        let rows = [
+            ("nothing can be proved, and the kernel tells that it can", false, Some(true), None, true),
+            ("nothing can be proved, and the kernel does not tell", false, None, None, false),
+            ("it is not proved yet", true, Some(true), None, false),
+            ("it is proved", true, Some(true), Some(true), true),
+            ("it was seen that it cannot", true, Some(true), Some(false), false),
+            ("the kernel tells that it cannot", true, Some(false), Some(true), false),
+            ("the kernel does not tell, and it is proved", true, None, Some(true), true),
+        ];
+        for (name, wants_proof, transmits, delivered, redirects) in rows {
+            let mut view = view(Some([9; 6]), true);
+            view.set_wants_proof(wants_proof);
+            view.set_xdp_transmit(2, transmits);
+            if let Some(delivered) = delivered {
+                view.set_delivered(HOP, delivered);
+            }
+            let spec = view.spec(Key::new(Route { hop: HOP, mtu: None }, Manner::Xdp));
+            let expected = Egress::Redirect { dst_mac: [9; 6], src_mac: OURS, xdp: redirects };
+            assert_eq!(spec.egress, expected, "{name}");
         }
     }
 
