@@ -9,7 +9,7 @@ use zerocopy::{
 
 use crate::{
     checksum::Delta,
-    flow::{BlockV4, BlockV6, Endpoints, RouteRecord, RouteV4, RouteV6},
+    flow::{BlockRecord, BlockV4, BlockV6, Endpoints, RouteRecord, RouteV4, RouteV6},
     packet::Wire,
     verdict::Reason,
     wire::{Addr6, Ipv4, Ipv6},
@@ -23,16 +23,10 @@ pub trait Family: Copy + Debug + Eq + 'static {
     type Ip: IpHeader<Addr = Self::Addr> + Debug;
     /// The part of its records that userspace writes.
     type Route: RouteRecord<Addr = Self::Addr>;
-    /// The key of a block of records towards the client.
-    type Block: Copy + From<Endpoints<Self::Addr>>;
+    /// A row of its table of blocks.
+    type Block: BlockRecord<Addr = Self::Addr>;
     /// Whether a UDP checksum of 0 means that there is none; if not, such a datagram is invalid (RFC 8200 §8.1).
     const CHECKSUM_MAY_BE_MISSING: bool;
-
-    /// The block in which the record for datagrams of an origin is.
-    #[inline(always)]
-    fn block(key: &Endpoints<Self::Addr>) -> Self::Block {
-        key.without_low_port().into()
-    }
 }
 
 /// IPv4.

@@ -2,7 +2,7 @@
 //!
 //! A flow is two records, one per direction and each enough for its direction: its cache line holds the key, what to
 //! make of the datagram, and the counters. Towards the origin a record is found by a hash of the client's endpoints,
-//! towards the client by the block of the origin's endpoints and our port. The kernel writes [`Counters`], userspace
+//! towards the client by the [`block`] of the origin's endpoints and our port. The kernel writes [`Counters`], userspace
 //! everything else.
 #![expect(
     missing_debug_implementations,
@@ -22,12 +22,15 @@ use crate::{
     wire::Addr6,
 };
 
+pub mod block;
 mod next_hop;
 mod policy;
 
+pub use block::{BlockRecord, BlockV4, BlockV6};
 pub use next_hop::{EgressKind, NextHop, NextHopFlags};
 pub use policy::{
-    Arrival, ArrivalKey, Hashing, MissCount, Ownership, Policing, ServiceFlags, ServiceKey, Settings,
+    Arrival, ArrivalKey, BlockMasks, Hashing, MissCount, Ownership, Policing, ServiceFlags, ServiceKey,
+    Settings,
 };
 
 /// Declares a type that lives in a map: `repr(C)` and without padding (`IntoBytes` refuses it), because padding would be
@@ -71,23 +74,12 @@ pub struct Endpoints<A> {
 }
 
 map_type! {
-    /// Where the records towards the client of one origin, source address and 256 source ports are: the key. IPv4.
-    pub struct BlockV4 {
-        /// The origin to our source address; the port without its low byte.
-        pub endpoints: Endpoints<U32>,
-    }
-}
-
-map_type! {
-    /// As [`BlockV4`], for IPv6.
-    pub struct BlockV6 {
-        /// The origin to our source address; the port without its low byte.
-        pub endpoints: Endpoints<Addr6>,
-    }
-}
-
-map_type! {
-    /// The word of a record that says what it is for; userspace stores it whole, and storing it publishes the rest.
+    /// The word of a record that says what it is for, and whose records are behind it; userspace stores it whole.
+    ///
+    /// Towards the origin a record is in the row that the hash of its key names, its home, or in one of the next 15. The
+    /// head of the home says in which of them the records are whose home it is, and a look-up looks at no others. So two
+    /// words make a record: its own head, which says what it is for, and the bit in its home, which makes it found. They
+    /// may be one word.
     pub struct Head {
         /// A [`FlowState`].
         pub state: u8,
@@ -95,8 +87,10 @@ map_type! {
         pub flags: u8,
         /// Row of the next-hop table.
         pub next_hop: u16,
-        /// A record that forwarded nothing for this long is none any more, in [`Stamp`] units; 0: never.
-        pub idle_limit: u32,
+        /// Bit `n`: the record `n` rows further has its home here. Of the row, not of the record in it.
+        pub homed: u16,
+        /// Zero.
+        pub reserved: u16,
     }
 }
 
@@ -125,12 +119,13 @@ map_type! {
 }
 
 map_type! {
-    /// The part of a record that the kernel writes.
+    /// The part of a record that the kernel writes, while it forwards by the record.
     pub struct Counters {
         /// When the last datagram was forwarded, in [`Stamp`] units.
         pub last_seen: u32,
-        /// Zero.
-        pub reserved: u32,
+        /// A record that forwarded nothing for this long is none any more, in [`Stamp`] units; 0: never. The kernel leaves
+        /// it as it is.
+        pub idle_limit: u32,
         /// Datagrams forwarded.
         pub packets: u64,
         /// Their length from the IP header on.
@@ -176,14 +171,7 @@ impl<A: Address> Endpoints<A> {
 }
 
 macro_rules! of_family {
-    ($addr:ty, $block:ident) => {
-        impl From<Endpoints<$addr>> for $block {
-            #[inline(always)]
-            fn from(endpoints: Endpoints<$addr>) -> Self {
-                Self { endpoints }
-            }
-        }
-
+    ($addr:ty) => {
         impl Endpoints<$addr> {
             /// As half words, in the order of a record.
             #[inline(always)]
@@ -194,23 +182,22 @@ macro_rules! of_family {
     };
 }
 
-of_family!(U32, BlockV4);
-of_family!(Addr6, BlockV6);
+of_family!(U32);
+of_family!(Addr6);
 
 /// State of a record.
 ///
 /// ```text
-///            ┌──────────► User ◄───────┐         a session holds the endpoints, userspace relays it
-/// Free ──────┤              │        remove
-///  ▲         └──install──► Forward ────┘         the kernel forwards
+///            ┌──────────► User ◄───────┐   a session holds the endpoints, userspace relays it
+/// Free ◄─────┤              │        remove
+///  ▲         └──install──► Forward ────┘   the kernel forwards
 ///  │                        │
-///  ├──── port rested ─── Drop ◄── retire         towards the client: the session is gone
-///  └── run ends at Free ─ Tombstone ◄── unbind   towards the origin: look-ups go on behind it
+///  └──── port rested ─── Drop ◄── retire   towards the client: the session is gone
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum FlowState {
-    /// Never used, or nothing is behind it: look-ups end here.
+    /// Nobody's.
     Free = 0,
     /// Forwarded by the kernel.
     Forward = 1,
@@ -218,8 +205,6 @@ pub enum FlowState {
     User = 2,
     /// Dropped.
     Drop = 3,
-    /// Not used any more.
-    Tombstone = 4,
 }
 
 /// Bits of [`Head::flags`].
@@ -244,7 +229,7 @@ pub enum Direction {
 
 impl Head {
     /// A record that is not in use.
-    pub const FREE: Self = Self { state: 0, flags: 0, next_hop: 0, idle_limit: 0 };
+    pub const FREE: Self = Self { state: 0, flags: 0, next_hop: 0, homed: 0, reserved: 0 };
 
     /// From a record's first word.
     #[inline(always)]
@@ -257,15 +242,14 @@ impl Head {
         transmute!(self)
     }
 
-    /// The state; a value that no version wrote counts as a tombstone: nothing is forwarded, and look-ups go on.
+    /// The state; a value that no version wrote is nobody's: nothing is forwarded.
     #[inline(always)]
     pub fn state(&self) -> FlowState {
         match self.state {
-            0 => FlowState::Free,
             1 => FlowState::Forward,
             2 => FlowState::User,
             3 => FlowState::Drop,
-            _ => FlowState::Tombstone,
+            _ => FlowState::Free,
         }
     }
 
@@ -283,12 +267,6 @@ impl Head {
     #[inline(always)]
     pub fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
-    }
-
-    /// Whether a record that forwarded its last datagram at `last_seen` is out of date.
-    #[inline(always)]
-    pub fn is_expired(&self, last_seen: Stamp, now: Stamp) -> bool {
-        self.idle_limit != 0 && now.units_since(last_seen) > self.idle_limit
     }
 }
 
@@ -362,6 +340,28 @@ impl Counters {
     /// As the words behind a record's route.
     pub fn to_words(self) -> [u64; 4] {
         transmute!(self)
+    }
+}
+
+/// How long ago a record forwarded, and how long it may not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Idle {
+    last_seen: Stamp,
+    limit: u32,
+}
+
+impl Idle {
+    /// From the first word of [`Counters`].
+    #[inline(always)]
+    pub fn from_word(word: u64) -> Self {
+        let [last_seen, limit]: [u32; 2] = transmute!(word);
+        Self { last_seen: Stamp(last_seen), limit }
+    }
+
+    /// Whether the record is out of date.
+    #[inline(always)]
+    pub fn is_expired(&self, now: Stamp) -> bool {
+        self.limit != 0 && now.units_since(self.last_seen) > self.limit
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{
     demux::{Class, classify},
     family::{Address as _, Family, IpHeader as _, prefix_hash},
     flow::{
-        Direction, EgressKind, Endpoints, FlowFlags, FlowState, Hashing, Head, MissCount, NextHop,
+        Direction, EgressKind, Endpoints, FlowFlags, FlowState, Hashing, Head, Idle, MissCount, NextHop,
         NextHopFlags, Ownership, Policing, RouteRecord as _, ServiceFlags, ServiceKey, Stamp,
     },
     maps::{MISS_ROWS, PROBES},
@@ -65,10 +65,10 @@ pub enum Budget {
 pub trait Records<F: Family>: Tables {
     /// A record.
     fn route(&self, direction: Direction, row: u32) -> Option<F::Route>;
-    /// When a record forwarded last.
-    fn last_seen(&self, direction: Direction, row: u32) -> Option<Stamp>;
-    /// The first row of a block.
-    fn block(&self, key: &F::Block) -> Option<u32>;
+    /// How long a record has been idle, and may be.
+    fn idle(&self, direction: Direction, row: u32) -> Option<Idle>;
+    /// The first row of the block for datagrams with this key, which come from an origin.
+    fn block(&self, key: &Endpoints<F::Addr>) -> Option<u32>;
     /// The row towards the origin that has this key.
     fn find(&self, key: &Endpoints<F::Addr>) -> Option<u32>;
 }
@@ -235,7 +235,7 @@ fn find<F: Family>(
     tables: &impl Records<F>,
 ) -> Result<Found<F>, Reason> {
     let record = if is_from_origin {
-        let base = tables.block(&F::block(key));
+        let base = tables.block(key);
         base.map(|base| (Direction::ToClient, base.wrapping_add(key.row_in_block())))
     } else {
         tables.find(key).map(|row| (Direction::ToOrigin, row))
@@ -247,33 +247,28 @@ fn find<F: Family>(
         return Ok(None);
     }
     let head = route.head();
-    let last_seen = tables.last_seen(direction, row).unwrap_or(facts.now);
-    if head.state() == FlowState::Forward && head.is_expired(last_seen, facts.now) {
+    let is_expired = tables.idle(direction, row).is_some_and(|idle| idle.is_expired(facts.now));
+    if head.state() == FlowState::Forward && is_expired {
         return Err(Reason::Expired);
     }
-    let used = !matches!(head.state(), FlowState::Free | FlowState::Tombstone);
-    Ok(used.then_some(((direction, row), route)))
+    Ok((head.state() != FlowState::Free).then_some(((direction, row), route)))
 }
 
-/// The row towards the origin that `is_wanted`: linear probing, until a row that was never used.
+/// The row that `is_wanted` among those that the map of `home` names.
+///
+/// The map is taken once. A row that it names may be withdrawn meanwhile, but is not written for another key before a grace
+/// period is over, so what is found is the record or what is left of it, which its state tells.
 #[inline(always)]
-pub fn probe(
-    hash: u32,
-    mask: u32,
-    head: impl Fn(u32) -> Option<Head>,
-    is_wanted: impl Fn(u32) -> bool,
-) -> Option<u32> {
+pub fn probe(home: u32, mask: u32, mut homed: u32, is_wanted: impl Fn(u32) -> bool) -> Option<u32> {
     for step in 0..PROBES {
-        let row = hash.wrapping_add(step) & mask;
-        match head(row)?.state() {
-            FlowState::Free => return None,
-            FlowState::Tombstone => {}
-            FlowState::Forward | FlowState::User | FlowState::Drop => {
-                if is_wanted(row) {
-                    return Some(row);
-                }
-            }
+        if homed == 0 {
+            return None;
         }
+        let row = home.wrapping_add(step) & mask;
+        if homed & 1 != 0 && is_wanted(row) {
+            return Some(row);
+        }
+        homed >>= 1;
     }
     None
 }
@@ -314,7 +309,7 @@ fn may_come_up<F: Family>(key: &Endpoints<F::Addr>, facts: &Facts, tables: &impl
 #[inline(always)]
 fn check_state(head: &Head, start: [u8; 2]) -> Result<(), Reason> {
     match head.state() {
-        FlowState::Free | FlowState::Tombstone => Err(Reason::NoFlow),
+        FlowState::Free => Err(Reason::NoFlow),
         FlowState::User => Err(Reason::UserState),
         FlowState::Drop => Err(Reason::Quarantined),
         FlowState::Forward if head.has(FlowFlags::ESCALATE_CHECK) && head.is_check(start) => {

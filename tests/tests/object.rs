@@ -23,14 +23,14 @@ fn the_object_has_the_maps_the_loader_opens() {
     let (index, word) = (size_of::<u32>(), size_of::<u32>());
     let (to_origin, to_client) =
         (maps::to_origin_rows(maps::DEFAULT_FLOWS), maps::to_client_rows(maps::DEFAULT_FLOWS));
-    let (blocks, engines) = (to_client / maps::BLOCK_ROWS, Engine::ALL.len() as u32);
+    let (blocks, engines) = (maps::block_rows(to_client), Engine::ALL.len() as u32);
     let rows = [
         (maps::TO_ORIGIN_V4, index, size_of::<FlowV4>(), to_origin),
         (maps::TO_ORIGIN_V6, index, size_of::<FlowV6>(), to_origin),
         (maps::TO_CLIENT_V4, index, size_of::<FlowV4>(), to_client),
         (maps::TO_CLIENT_V6, index, size_of::<FlowV6>(), to_client),
-        (maps::BLOCKS_V4, size_of::<BlockV4>(), word, blocks),
-        (maps::BLOCKS_V6, size_of::<BlockV6>(), word, blocks),
+        (maps::BLOCKS_V4, index, size_of::<BlockV4>(), blocks),
+        (maps::BLOCKS_V6, index, size_of::<BlockV6>(), blocks),
         (maps::NEXT_HOPS, index, size_of::<NextHop>(), maps::NEXT_HOP_ROWS),
         (maps::SETTINGS, index, size_of::<Settings>(), 1),
         (maps::SERVICES, size_of::<ServiceKey>(), word, maps::SERVICE_ROWS),

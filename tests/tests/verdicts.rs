@@ -157,7 +157,7 @@ fn obeys_the_state_of_the_flow() {
     let rows = [
         (FlowState::User, Action::Pass, Reason::UserState),
         (FlowState::Drop, Action::Drop, Reason::Quarantined),
-        (FlowState::Tombstone, Action::Pass, Reason::NoFlow),
+        (FlowState::Free, Action::Pass, Reason::NoFlow),
         (FlowState::Forward, Action::Redirect, Reason::Forwarded),
     ];
     for (state, action, reason) in rows {
@@ -367,4 +367,43 @@ fn a2_a_flow_is_seen_after_a_grace_period_and_not_before() {
     check_both(&mut bench, "published", &media().bytes(), Action::Redirect, Reason::Forwarded);
     bench.kernel.remove(flow);
     check_both(&mut bench, "withdrawn", &media().bytes(), Action::Pass, Reason::NoFlow);
+}
+
+#[test]
+fn a2_every_flow_of_a_crowded_table_is_found_and_no_other() {
+    let mut bench = Bench::new();
+    // The bench has one of its sixteen flows.
+    let ends = |n: u16| {
+        let Ends { client, service, source, origin } = V4_ENDS;
+        let at = |address: SocketAddr, port| SocketAddr::new(address.ip(), port);
+        // Every other one towards an origin, and from a block of source ports, of its own.
+        let (source, origin) = (at(source, 61_001 + 256 * (n % 8) + n), at(origin, 9_000 + n / 2));
+        Ends { client: at(client, 41_000 + n), service, source, origin }
+    };
+    let hop = bench.kernel.add_next_hop(&kernel::redirect(9)).expect("the table has room");
+    let mut install = |n| {
+        let Ends { client, service, source, origin } = ends(n);
+        bench.kernel.install(&FlowSpec { client, service, source, origin, to_origin: hop, to_client: hop })
+    };
+    let flows: Vec<_> = (0..15).map(|n| (n, install(n).expect("the table has room"))).collect();
+    assert_eq!(install(15), Err(InstallError::Full));
+    bench.kernel.settle();
+    let is_found = |bench: &mut Bench, n, action, reason| {
+        let Ends { client, service, source, origin } = ends(n);
+        for (from, to) in [(client, service), (origin, source)] {
+            let frame = Frame::udp(from, to, &RTP).bytes();
+            check_both(bench, &format!("flow {n} from {from}"), &frame, action, reason);
+        }
+    };
+    for (n, _) in &flows {
+        is_found(&mut bench, *n, Action::Redirect, Reason::Forwarded);
+    }
+    is_found(&mut bench, 15, Action::Pass, Reason::NoFlow);
+    for (n, flow) in flows {
+        bench.kernel.remove(flow);
+        is_found(&mut bench, n, Action::Pass, Reason::NoFlow);
+        for other in n + 1..15 {
+            is_found(&mut bench, other, Action::Redirect, Reason::Forwarded);
+        }
+    }
 }

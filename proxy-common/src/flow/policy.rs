@@ -52,6 +52,16 @@ map_type! {
 }
 
 map_type! {
+    /// How blocks of records towards the client are found, beside the seed.
+    pub struct BlockMasks {
+        /// Rows of the table of IPv4 blocks less one.
+        pub v4: u32,
+        /// Rows of the table of IPv6 blocks less one.
+        pub v6: u32,
+    }
+}
+
+map_type! {
     /// The one row of the table of settings.
     pub struct Settings {
         /// How records are found.
@@ -62,8 +72,8 @@ map_type! {
         pub policing: Policing,
         /// [`crate::maps::ABI_VERSION`] of who wrote this.
         pub abi_version: u64,
-        /// Zero.
-        pub reserved: u64,
+        /// How blocks are found.
+        pub blocks: BlockMasks,
     }
 }
 
@@ -134,6 +144,14 @@ impl Hashing {
     #[inline(always)]
     pub fn from_words(words: [u64; 2]) -> Self {
         transmute!(words)
+    }
+}
+
+impl BlockMasks {
+    /// From its word.
+    #[inline(always)]
+    pub fn from_word(word: u64) -> Self {
+        transmute!(word)
     }
 }
 

@@ -4,6 +4,7 @@
 //! nothing stays attached.
 
 mod attach;
+mod blocks;
 mod dry_run;
 pub mod features;
 mod flows;
@@ -27,8 +28,8 @@ use aya::{Ebpf, EbpfError, EbpfLoader, maps::MapError, programs::ProgramError};
 use proxy_common::{
     family::{V4, V6},
     flow::{
-        ArrivalKey, EgressKind, FlowState, Hashing, NextHop, NextHopFlags, Ownership, Policing, Settings,
-        Stamp,
+        ArrivalKey, BlockMasks, EgressKind, FlowState, Hashing, NextHop, NextHopFlags, Ownership, Policing,
+        Settings, Stamp,
     },
     maps,
     verdict::Reason,
@@ -267,13 +268,13 @@ impl KernelDatapath {
                 reserved: 0,
             },
             abi_version: u64::from(maps::ABI_VERSION),
-            reserved: 0,
+            blocks: BlockMasks { v4: self.tables.v4.block_mask(), v6: self.tables.v6.block_mask() },
         }
     }
 }
 
 fn loader<'a>(capacity: Capacity) -> EbpfLoader<'a> {
-    let blocks = |flows| maps::to_client_rows(flows) / maps::BLOCK_ROWS;
+    let blocks = |flows| maps::block_rows(maps::to_client_rows(flows));
     let mut loader = EbpfLoader::new();
     loader
         .map_max_entries(maps::TO_ORIGIN_V4, maps::to_origin_rows(capacity.v4))
@@ -340,7 +341,8 @@ impl Datapath for KernelDatapath {
     }
 
     fn install(&mut self, flow: &FlowSpec) -> Result<FlowId, InstallError> {
-        let rows = by_family!(self.tables, flow.client, |flows, _Family| flows.stage(flow))?;
+        let idle_limit = Stamp::units(self.options.idle_limit);
+        let rows = by_family!(self.tables, flow.client, |flows, _Family| flows.stage(flow, idle_limit))?;
         let id = FlowId(self.next_flow);
         self.next_flow = self.next_flow.wrapping_add(1);
         self.flows.insert(
@@ -367,12 +369,11 @@ impl Datapath for KernelDatapath {
         self.tables.v4.end_grace();
         self.tables.v6.end_grace();
         self.next_hops.give_back(self.resting_hops.end_grace());
-        let idle_limit = Stamp::units(self.options.idle_limit);
         for id in std::mem::take(&mut self.staged.1) {
             let Some(flow) = self.flows.get_mut(&id) else { continue };
             flow.is_published = true;
             by_family!(self.tables, flow.spec.client, |flows, _Family| {
-                flows.publish(flow.rows, &flow.spec, flow.escalation, idle_limit);
+                flows.publish(flow.rows, &flow.spec, flow.escalation);
             });
         }
     }

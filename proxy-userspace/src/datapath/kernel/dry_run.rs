@@ -10,7 +10,7 @@ use aya::{
 };
 use proxy_common::{
     family::{Family, V4, V6},
-    flow::{Direction, Endpoints, Hashing, NextHop, Ownership, Policing, ServiceKey, Stamp},
+    flow::{Direction, Endpoints, Hashing, Idle, NextHop, Ownership, Policing, ServiceKey},
     forward::{self, Budget},
     maps,
 };
@@ -120,12 +120,12 @@ macro_rules! records {
                 Some(self.tables.$flows.route(direction, row))
             }
 
-            fn last_seen(&self, direction: Direction, row: u32) -> Option<Stamp> {
-                Some(self.tables.$flows.last_seen(direction, row))
+            fn idle(&self, direction: Direction, row: u32) -> Option<Idle> {
+                Some(self.tables.$flows.idle(direction, row))
             }
 
-            fn block(&self, key: &<$family as Family>::Block) -> Option<u32> {
-                self.tables.$flows.find_block(&key.endpoints)
+            fn block(&self, key: &Endpoints<<$family as Family>::Addr>) -> Option<u32> {
+                self.tables.$flows.find_block(key)
             }
 
             fn find(&self, key: &Endpoints<<$family as Family>::Addr>) -> Option<u32> {

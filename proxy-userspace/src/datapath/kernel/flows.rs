@@ -2,22 +2,22 @@
 
 use std::collections::HashSet;
 
-use proxy_common::flow::{Direction, Endpoints, FlowFlags, FlowState, Head, RouteRecord as _, Stamp};
+use proxy_common::flow::{Direction, Endpoints, FlowFlags, FlowState, Head, Idle, RouteRecord as _, Stamp};
 
 use super::{
     super::{DirectionCounters, Escalation, FlowCounters, FlowSpec, InstallError, NextHopId},
     record::{Records, load_counters, load_head, reset_counters, store_head},
     rows::Rows,
     table,
-    to_client::{BlockIndex, ToClient},
+    to_client::ToClient,
     to_origin::ToOrigin,
 };
 
 /// The tables of one family.
 #[derive(Debug)]
-pub(super) struct Flows<F: Records, R, I> {
+pub(super) struct Flows<F: Records, R> {
     to_origin: ToOrigin<F, R>,
-    to_client: ToClient<F, R, I>,
+    to_client: ToClient<F, R>,
     /// Rows towards clients of flows that are not published yet.
     staged: HashSet<u32>,
 }
@@ -31,17 +31,22 @@ pub(super) struct FlowRows {
     owned: (bool, bool),
 }
 
-impl<F: Records, R: Rows, I: BlockIndex<F>> Flows<F, R, I>
+impl<F: Records, R: Rows> Flows<F, R>
 where
     F::Addr: std::hash::Hash,
 {
-    pub(super) fn new(to_origin: ToOrigin<F, R>, to_client: ToClient<F, R, I>) -> Self {
+    pub(super) fn new(to_origin: ToOrigin<F, R>, to_client: ToClient<F, R>) -> Self {
         Self { to_origin, to_client, staged: HashSet::new() }
     }
 
     /// Rows towards the origin less one.
     pub(super) fn mask(&self) -> u32 {
         self.to_origin.mask()
+    }
+
+    /// Rows of the table of blocks less one.
+    pub(super) fn block_mask(&self) -> u32 {
+        self.to_client.block_mask()
     }
 
     /// Makes a relayed tuple known; one that is known stays so.
@@ -81,7 +86,7 @@ where
     }
 
     /// Writes both records, not yet to be seen.
-    pub(super) fn stage(&mut self, flow: &FlowSpec) -> Result<FlowRows, InstallError> {
+    pub(super) fn stage(&mut self, flow: &FlowSpec, idle_limit: u32) -> Result<FlowRows, InstallError> {
         let ends = |src, dst| F::endpoints(src, dst).ok_or(InstallError::MixedFamilies);
         let (asked, sent) = (ends(flow.client, flow.service)?, ends(flow.source, flow.origin)?);
         let now = table::now();
@@ -95,19 +100,20 @@ where
                 return Err(error);
             }
         };
-        write::<F>(&self.to_origin.rows, to_origin, (asked, sent), now);
-        write::<F>(&self.to_client.rows, to_client, (sent.reversed(), asked.reversed()), now);
+        let idle = (now, idle_limit);
+        write::<F>(&self.to_origin.rows, to_origin, (asked, sent), idle);
+        write::<F>(&self.to_client.rows, to_client, (sent.reversed(), asked.reversed()), idle);
         self.staged.insert(to_client);
         Ok(FlowRows { to_origin, to_client, owned: (owns_forward, owns_reverse) })
     }
 
     /// Publishes both records, the reverse one first.
-    pub(super) fn publish(&mut self, rows: FlowRows, flow: &FlowSpec, what: Escalation, idle_limit: u32) {
+    pub(super) fn publish(&mut self, rows: FlowRows, flow: &FlowSpec, what: Escalation) {
         let head = |flags, NextHopId(next_hop)| Head {
             state: FlowState::Forward as u8,
             flags,
             next_hop,
-            idle_limit,
+            ..Head::FREE
         };
         self.staged.remove(&rows.to_client);
         let reverse = FlowFlags::TO_CLIENT | escalated(what.responses);
@@ -178,8 +184,8 @@ where
         F::load_route(self.rows(direction), row)
     }
 
-    pub(super) fn last_seen(&self, direction: Direction, row: u32) -> Stamp {
-        Stamp(load_counters::<F>(self.rows(direction), row).last_seen)
+    pub(super) fn idle(&self, direction: Direction, row: u32) -> Idle {
+        Idle::from_word(self.rows(direction).load(row, F::ROUTE_WORDS))
     }
 
     pub(super) fn find_forward(&self, key: &Endpoints<F::Addr>) -> Option<u32> {
@@ -221,9 +227,7 @@ fn reuse(rows: &impl Rows, row: u32, is_resting: bool) -> Result<(u32, bool), In
     match load_head(rows, row).state() {
         _ if is_resting => Err(InstallError::Resting),
         FlowState::User => Ok((row, false)),
-        FlowState::Free | FlowState::Forward | FlowState::Drop | FlowState::Tombstone => {
-            Err(InstallError::Taken)
-        }
+        FlowState::Free | FlowState::Forward | FlowState::Drop => Err(InstallError::Taken),
     }
 }
 
@@ -233,9 +237,14 @@ fn escalated(on: bool) -> u8 {
 
 type Pair<A> = (Endpoints<A>, Endpoints<A>);
 
-fn write<F: Records>(rows: &impl Rows, row: u32, (key, rewrite): Pair<F::Addr>, now: Stamp) {
+fn write<F: Records>(
+    rows: &impl Rows,
+    row: u32,
+    (key, rewrite): Pair<F::Addr>,
+    (now, idle_limit): (Stamp, u32),
+) {
     F::store_endpoints(rows, row, F::Route::new(Head::FREE, key, rewrite));
-    reset_counters::<F>(rows, row, now);
+    reset_counters::<F>(rows, row, now, idle_limit);
 }
 
 fn change_head(rows: &impl Rows, row: u32, change: impl Fn(Head) -> Head) {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use proxy_common::{
     family::{Address as _, Family, V4, V6},
-    flow::{Counters, Endpoints, Head, RouteRecord as _, Stamp},
+    flow::{BlockRecord as _, Counters, Endpoints, Head, RouteRecord as _, Stamp},
     wire::Addr6,
 };
 use zerocopy::network_endian::U32;
@@ -19,6 +19,10 @@ pub(super) trait Records: Family {
     fn load_route(rows: &impl Rows, row: u32) -> Self::Route;
     /// Writes it all but the first word.
     fn store_endpoints(rows: &impl Rows, row: u32, route: Self::Route);
+    /// Reads a row of the table of blocks.
+    fn load_block(rows: &impl Rows, row: u32) -> Self::Block;
+    /// Writes one, its last word last.
+    fn store_block(rows: &impl Rows, row: u32, block: Self::Block);
     /// An address of the family.
     fn addr(ip: IpAddr) -> Option<Self::Addr>;
 
@@ -43,6 +47,14 @@ macro_rules! records {
                 }
             }
 
+            fn load_block(rows: &impl Rows, row: u32) -> Self::Block {
+                Self::Block::from_words(rows.load_words(row, 0))
+            }
+
+            fn store_block(rows: &impl Rows, row: u32, block: Self::Block) {
+                rows.store_words(row, 0, block.to_words());
+            }
+
             fn addr(ip: IpAddr) -> Option<Self::Addr> {
                 let of: fn($ip) -> Self::Addr = $octets;
                 if let IpAddr::$variant(ip) = ip { Some(of(ip)) } else { None }
@@ -59,9 +71,15 @@ pub(super) fn load_head(rows: &impl Rows, row: u32) -> Head {
     Head::from_word(rows.load(row, 0))
 }
 
-/// Replaces the head of a record.
+/// Replaces the head of a record, but for the map, which is not the record's but the row's.
 pub(super) fn store_head(rows: &impl Rows, row: u32, head: Head) {
-    rows.store(row, 0, head.to_word());
+    let homed = load_head(rows, row).homed;
+    rows.store(row, 0, Head { homed, ..head }.to_word());
+}
+
+/// Says where the records are whose home a row is.
+pub(super) fn store_homed(rows: &impl Rows, row: u32, homed: u16) {
+    rows.store(row, 0, Head { homed, ..load_head(rows, row) }.to_word());
 }
 
 /// The counters of a record.
@@ -70,8 +88,8 @@ pub(super) fn load_counters<F: Records>(rows: &impl Rows, row: u32) -> Counters 
 }
 
 /// Starts the counters of a record that the kernel does not forward by.
-pub(super) fn reset_counters<F: Records>(rows: &impl Rows, row: u32, now: Stamp) {
-    let none = Counters { packets: 0, bytes: 0, checks: 0, alerts: 0, last_seen: now.0, reserved: 0 };
+pub(super) fn reset_counters<F: Records>(rows: &impl Rows, row: u32, now: Stamp, idle_limit: u32) {
+    let none = Counters { packets: 0, bytes: 0, checks: 0, alerts: 0, last_seen: now.0, idle_limit };
     rows.store_words(row, F::ROUTE_WORDS, none.to_words());
 }
 

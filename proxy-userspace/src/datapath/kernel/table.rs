@@ -6,9 +6,8 @@ use std::{
 };
 
 use aya::{
-    Ebpf, Pod,
+    Ebpf,
     maps::{HashMap, Map, MapData, MapError, PerCpuArray},
-    sys::SyscallError,
 };
 use proxy_common::{
     family::{V4, V6},
@@ -19,18 +18,15 @@ use proxy_common::{
     maps,
     verdict::{Engine, Reason},
 };
-use rustix::{
-    io::Errno,
-    time::{ClockId, clock_gettime},
-};
+use rustix::time::{ClockId, clock_gettime};
 use zerocopy::IntoBytes as _;
 
 use super::{
-    InstallError, LoadError,
+    LoadError,
+    blocks::Blocks,
     flows::Flows,
-    record::Records,
     rows::{Mapping, Rows as _},
-    to_client::{BlockIndex, ToClient},
+    to_client::ToClient,
     to_origin::ToOrigin,
 };
 
@@ -41,13 +37,10 @@ pub(super) fn now() -> Stamp {
     Stamp::from_nanos(seconds * 1_000_000_000 + nanos)
 }
 
-/// Where the programs look blocks up.
-pub(super) type Blocks<K> = HashMap<MapData, K, u32>;
-
 /// The open tables.
 pub(super) struct Tables {
-    pub(super) v4: Flows<V4, Mapping, Blocks<BlockV4>>,
-    pub(super) v6: Flows<V6, Mapping, Blocks<BlockV6>>,
+    pub(super) v4: Flows<V4, Mapping>,
+    pub(super) v6: Flows<V6, Mapping>,
     next_hops: Mapping,
     settings: Mapping,
     services: HashMap<MapData, ServiceKey, u32>,
@@ -75,11 +68,17 @@ impl Tables {
         let bytes = ebpf.maps().map(|(_, map)| memory_of(map)).sum();
         let v4 = Flows::new(
             ToOrigin::new(mapped::<FlowV4>(ebpf, maps::TO_ORIGIN_V4)?, seed, capacity.v4),
-            ToClient::new(mapped::<FlowV4>(ebpf, maps::TO_CLIENT_V4)?, typed(ebpf, maps::BLOCKS_V4)?),
+            ToClient::new(
+                mapped::<FlowV4>(ebpf, maps::TO_CLIENT_V4)?,
+                Blocks::new(mapped::<BlockV4>(ebpf, maps::BLOCKS_V4)?, seed),
+            ),
         );
         let v6 = Flows::new(
             ToOrigin::new(mapped::<FlowV6>(ebpf, maps::TO_ORIGIN_V6)?, seed, capacity.v6),
-            ToClient::new(mapped::<FlowV6>(ebpf, maps::TO_CLIENT_V6)?, typed(ebpf, maps::BLOCKS_V6)?),
+            ToClient::new(
+                mapped::<FlowV6>(ebpf, maps::TO_CLIENT_V6)?,
+                Blocks::new(mapped::<BlockV6>(ebpf, maps::BLOCKS_V6)?, seed),
+            ),
         );
         Ok(Self {
             v4,
@@ -150,32 +149,6 @@ impl Tables {
     pub(super) fn unexpect(&mut self, prefix: u64) {
         // It may never have been there: the table was full.
         let _missing = self.expected.remove(&prefix);
-    }
-}
-
-impl<F: Records<Block = K>, K: Pod> BlockIndex<F> for Blocks<K> {
-    fn insert(&mut self, key: K, base: u32) -> Result<(), InstallError> {
-        HashMap::insert(self, key, base, NO_EXIST).map_err(|error| install_error(&error))
-    }
-
-    fn remove(&mut self, key: &K) {
-        if let Err(error) = HashMap::remove(self, key) {
-            tracing::warn!(%error, "failed to remove a block of source ports");
-        }
-    }
-}
-
-/// `BPF_NOEXIST`.
-const NO_EXIST: u64 = 1;
-
-fn install_error(error: &MapError) -> InstallError {
-    let MapError::SyscallError(SyscallError { io_error, .. }) = error else {
-        return InstallError::Kernel(0);
-    };
-    match Errno::from_io_error(io_error) {
-        Some(Errno::EXIST) => InstallError::Taken,
-        Some(Errno::TOOBIG) => InstallError::Full,
-        errno => InstallError::Kernel(errno.map_or(0, Errno::raw_os_error)),
     }
 }
 

@@ -12,22 +12,16 @@ use proxy_common::{
 
 use super::{
     InstallError,
+    blocks::Blocks,
     record::{Records, load_head, reset_counters, store_head},
     rows::{Resting, Rows},
 };
 
-/// Where the programs look blocks up.
-pub(super) trait BlockIndex<F: Records> {
-    /// Makes a block known.
-    fn insert(&mut self, key: F::Block, base: u32) -> Result<(), InstallError>;
-    /// Makes it unknown.
-    fn remove(&mut self, key: &F::Block);
-}
-
 /// The table of one family.
-pub(super) struct ToClient<F: Records, R, I> {
+pub(super) struct ToClient<F: Records, R> {
     pub(super) rows: R,
-    index: I,
+    /// Where the programs look blocks up.
+    index: Blocks<F, R>,
     blocks: HashMap<BlockId<F>, Block>,
     free: Vec<u32>,
     resting_rows: Resting,
@@ -44,18 +38,18 @@ struct Block {
     used: u32,
 }
 
-impl<F: Records, R, I> fmt::Debug for ToClient<F, R, I> {
+impl<F: Records, R> fmt::Debug for ToClient<F, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ToClient").field("blocks", &self.blocks.len()).finish_non_exhaustive()
     }
 }
 
-impl<F: Records, R: Rows, I: BlockIndex<F>> ToClient<F, R, I>
+impl<F: Records, R: Rows> ToClient<F, R>
 where
     F::Addr: std::hash::Hash,
 {
     /// Over empty rows.
-    pub(super) fn new(rows: R, index: I) -> Self {
+    pub(super) fn new(rows: R, index: Blocks<F, R>) -> Self {
         let free = (0..rows.len() / BLOCK_ROWS).rev().map(|block| block * BLOCK_ROWS).collect();
         Self {
             rows,
@@ -68,6 +62,11 @@ where
         }
     }
 
+    /// Rows of the table of blocks less one.
+    pub(super) fn block_mask(&self) -> u32 {
+        self.index.mask()
+    }
+
     /// The row with this key.
     pub(super) fn find(&self, key: &Endpoints<F::Addr>) -> Option<u32> {
         let row = self.base(key)? + key.row_in_block();
@@ -77,7 +76,7 @@ where
 
     /// The first row of the block of `key`, if there is one.
     pub(super) fn base(&self, key: &Endpoints<F::Addr>) -> Option<u32> {
-        Some(self.blocks.get(&key.without_low_port())?.base)
+        self.index.find(&key.without_low_port())
     }
 
     /// Writes a record for `key` in a state that nothing is forwarded in.
@@ -88,7 +87,7 @@ where
         let base = self.block(&key)?;
         let row = base + key.row_in_block();
         F::store_endpoints(&self.rows, row, F::Route::new(Head::FREE, key, key));
-        reset_counters::<F>(&self.rows, row, now);
+        reset_counters::<F>(&self.rows, row, now, 0);
         store_head(&self.rows, row, head(FlowState::User));
         Ok(row)
     }
@@ -109,7 +108,7 @@ where
         if block.used == 0 {
             let base = block.base;
             self.blocks.remove(&id);
-            self.index.remove(&F::block(key));
+            self.index.remove(&id);
             self.resting_blocks.rest(base);
         }
     }
@@ -126,13 +125,15 @@ where
 
     /// A grace period begins; true if a row or block waits for one.
     pub(super) fn begin_grace(&mut self) -> bool {
-        let rows = self.resting_rows.begin_grace();
-        self.resting_blocks.begin_grace() || rows
+        let waiting =
+            [self.resting_rows.begin_grace(), self.resting_blocks.begin_grace(), self.index.begin_grace()];
+        waiting.contains(&true)
     }
 
     /// The grace period is over.
     pub(super) fn end_grace(&mut self) {
         self.resting_rows.end_grace();
+        self.index.end_grace();
         self.free.extend(self.resting_blocks.end_grace());
     }
 
@@ -144,9 +145,9 @@ where
             return Ok(block.base);
         }
         let base = self.free.pop().ok_or(InstallError::Full)?;
-        if let Err(error) = self.index.insert(F::block(key), base) {
+        if !self.index.insert(id, base) {
             self.free.push(base);
-            return Err(error);
+            return Err(InstallError::Full);
         }
         self.blocks.insert(id, Block { base, used: 1 });
         Ok(base)
@@ -166,29 +167,20 @@ mod tests {
     use proxy_common::{
         family::V4,
         flow::{BlockV4, FlowV4},
+        maps::block_rows,
     };
     use zerocopy::network_endian::U32;
 
     use super::{super::rows::memory::Memory, *};
 
-    type Table = ToClient<V4, Memory, HashMap<BlockV4, u32>>;
-
-    impl BlockIndex<V4> for HashMap<BlockV4, u32> {
-        fn insert(&mut self, key: BlockV4, base: u32) -> Result<(), InstallError> {
-            assert_eq!(HashMap::insert(self, key, base), None);
-            Ok(())
-        }
-
-        fn remove(&mut self, key: &BlockV4) {
-            assert!(HashMap::remove(self, key).is_some());
-        }
-    }
+    type Table = ToClient<V4, Memory>;
 
     const NOW: Stamp = Stamp(1);
 
     fn table(blocks: u32) -> Table {
         let rows = Memory::new(blocks * BLOCK_ROWS, size_of::<FlowV4>() / 8);
-        ToClient::new(rows, HashMap::new())
+        let index = Memory::new(block_rows(blocks * BLOCK_ROWS), size_of::<BlockV4>() / 8);
+        ToClient::new(rows, Blocks::new(index, 0x5eed))
     }
 
     fn key(origin: u32, port: u16) -> Endpoints<U32> {
@@ -217,15 +209,13 @@ mod tests {
             }
             for (key, row) in &model {
                 prop_assert_eq!(table.find(key), Some(*row));
-                let base = HashMap::get(&table.index, &V4::block(key)).copied();
+                let base = table.base(key);
                 prop_assert_eq!(base.map(|base| base + key.row_in_block()), Some(*row));
             }
             let rows: std::collections::HashSet<_> = model.values().collect();
             prop_assert_eq!(rows.len(), model.len());
         }
     }
-
-    use proxy_common::family::Family as _;
 
     #[test]
     fn a_block_is_given_to_another_origin_after_a_grace_period() {

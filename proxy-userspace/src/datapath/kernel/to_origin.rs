@@ -1,7 +1,16 @@
 //! Records towards the origin: open addressing by a seeded hash of the client's endpoints.
 //!
-//! Look-ups stop at a row that was never used, so a row that is given up becomes a tombstone, and tombstones in front of
-//! such a row become rows that were never used again. An insertion takes the first tombstone on its way.
+//! A record is in the row that the hash names, its home, or in one of the next ones, and the home has a map of the rows
+//! where records are whose home it is. A look-up follows the map, so it costs what the home's own records cost, whatever
+//! was in the table before.
+//!
+//! Stores are ordered, and programs run at any time between them:
+//!
+//! * A record becomes one by its own head and is found by its bit in the home, which is set last. A program sees the map
+//!   with the bit or without it. A row that its map does not name it does not look at, so a row may be filled while
+//!   programs search past it.
+//! * To give a record up, its bit is taken first. Who has the map from before finds the row free, or the record as it was:
+//!   the row is not filled again before a grace period is over.
 
 use std::marker::PhantomData;
 
@@ -13,7 +22,7 @@ use proxy_common::{
 
 use super::{
     InstallError,
-    record::{Records, load_head, reset_counters, store_head},
+    record::{Records, load_head, reset_counters, store_head, store_homed},
     rows::{Resting, Rows},
 };
 
@@ -47,8 +56,9 @@ impl<F: Records, R: Rows> ToOrigin<F, R> {
 
     /// The row with this key.
     pub(super) fn find(&self, key: &Endpoints<F::Addr>) -> Option<u32> {
-        let head = |row| Some(load_head(&self.rows, row));
-        probe(self.hash(key), self.mask(), head, |row| F::load_route(&self.rows, row).key() == key)
+        let home = self.home(key);
+        let homed = u32::from(load_head(&self.rows, home).homed);
+        probe(home, self.mask(), homed, |row| F::load_route(&self.rows, row).key() == key)
     }
 
     /// Writes a record for `key` in a state that nothing is forwarded in.
@@ -59,17 +69,22 @@ impl<F: Records, R: Rows> ToOrigin<F, R> {
         if self.used >= self.capacity {
             return Err(InstallError::Full);
         }
-        let row = self.free_row(&key).ok_or(InstallError::Full)?;
+        let home = self.home(&key);
+        let (step, row) = self.free_row(home).ok_or(InstallError::Full)?;
         F::store_endpoints(&self.rows, row, F::Route::new(Head::FREE, key, key));
-        reset_counters::<F>(&self.rows, row, now);
+        reset_counters::<F>(&self.rows, row, now, 0);
         store_head(&self.rows, row, Head { state: FlowState::User as u8, ..Head::FREE });
+        store_homed(&self.rows, home, load_head(&self.rows, home).homed | 1 << step);
         self.used += 1;
         Ok(row)
     }
 
     /// Gives a row up.
     pub(super) fn remove(&mut self, row: u32) {
-        store_head(&self.rows, row, Head { state: FlowState::Tombstone as u8, ..Head::FREE });
+        let home = self.home(F::load_route(&self.rows, row).key());
+        let step = row.wrapping_sub(home) & self.mask();
+        store_homed(&self.rows, home, load_head(&self.rows, home).homed & !(1 << step));
+        store_head(&self.rows, row, Head::FREE);
         self.resting.rest(row);
         self.used -= 1;
     }
@@ -91,44 +106,22 @@ impl<F: Records, R: Rows> ToOrigin<F, R> {
 
     /// The grace period is over.
     pub(super) fn end_grace(&mut self) {
-        for row in self.resting.end_grace() {
-            self.clear_run(row);
-        }
+        self.resting.end_grace();
     }
 
-    fn hash(&self, key: &Endpoints<F::Addr>) -> u32 {
+    fn home(&self, key: &Endpoints<F::Addr>) -> u32 {
         // The low half names the row, as in the programs.
-        key.hash(self.seed) as u32
+        key.hash(self.seed) as u32 & self.mask()
     }
 
-    /// The first row on the way of `key` that may be written.
-    fn free_row(&self, key: &Endpoints<F::Addr>) -> Option<u32> {
-        let hash = self.hash(key);
-        let way = (0..PROBES).map(|step| hash.wrapping_add(step) & self.mask());
-        way.into_iter().find(|row| self.is_unused(*row) && !self.resting.contains(*row))
+    /// The first row that may be written for a key of this home, and how far it is.
+    fn free_row(&self, home: u32) -> Option<(u32, u32)> {
+        let way = (0..PROBES).map(|step| (step, home.wrapping_add(step) & self.mask()));
+        way.into_iter().find(|(_, row)| self.is_free(*row))
     }
 
-    /// Turns the tombstones up to `row` into rows that were never used, if none that was used follows them.
-    fn clear_run(&self, mut row: u32) {
-        let next = row.wrapping_add(1) & self.mask();
-        if load_head(&self.rows, next).state() != FlowState::Free {
-            return;
-        }
-        for _ in 0..self.rows.len() {
-            let is_tombstone = load_head(&self.rows, row).state() == FlowState::Tombstone;
-            if !is_tombstone || self.resting.contains(row) {
-                return;
-            }
-            store_head(&self.rows, row, Head::FREE);
-            row = row.wrapping_sub(1) & self.mask();
-        }
-    }
-
-    fn is_unused(&self, row: u32) -> bool {
-        match load_head(&self.rows, row).state() {
-            FlowState::Free | FlowState::Tombstone => true,
-            FlowState::Forward | FlowState::User | FlowState::Drop => false,
-        }
+    fn is_free(&self, row: u32) -> bool {
+        load_head(&self.rows, row).state() == FlowState::Free && !self.resting.contains(row)
     }
 }
 

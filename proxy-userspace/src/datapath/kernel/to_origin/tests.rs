@@ -24,10 +24,6 @@ fn grace(table: &mut Table) {
     table.end_grace();
 }
 
-fn used_rows(table: &Table) -> usize {
-    (0..table.rows.len()).filter(|row| load_head(&table.rows, *row).state() != FlowState::Free).count()
-}
-
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Insert(u32),
@@ -88,34 +84,65 @@ fn a2_a_row_is_not_written_again_before_a_grace_period_is_over() {
     assert_eq!(table.insert(key(1), NOW).unwrap(), row);
 }
 
-#[test]
-fn a2_churn_of_a_hundred_times_the_capacity_keeps_insertions_possible() {
-    let (mut table, capacity) = (table(1024), 512);
-    let mut rows: std::collections::VecDeque<_> = (0..capacity).map(|n| table.insert(key(n), NOW)).collect();
-    let mut failures = 0;
-    for n in capacity..100 * capacity {
-        if let Some(Ok(oldest)) = rows.pop_front() {
-            table.remove(oldest);
-        }
-        if n % 16 == 0 {
-            grace(&mut table);
-        }
-        rows.push_back(table.insert(key(n), NOW));
-        failures += u32::from(rows.back().is_some_and(Result::is_err));
-    }
-    // At half load 16 probes are too few for some keys in a thousand, however long the table has been in use.
-    assert!(failures < capacity / 2, "{failures} of {} insertions failed", 100 * capacity);
+/// Rows that look-ups for unknown keys look at, on the average; each sees its home.
+fn rows_a_miss(table: &Table) -> f64 {
+    let rows = |home| {
+        let others = load_head(&table.rows, home).homed & !1;
+        1.0 + f64::from(others.count_ones())
+    };
+    (0..table.rows.len()).map(rows).sum::<f64>() / f64::from(table.rows.len())
 }
 
 #[test]
-fn a2_a_table_without_records_has_no_tombstones() {
+fn a2_churn_of_a_hundred_times_the_capacity_leaves_misses_and_insertions_as_they_were() {
+    let (mut table, capacity) = (table(8192), 4096_u32);
+    let mut rows: Vec<_> = (0..capacity).filter_map(|n| table.insert(key(n), NOW).ok()).collect();
+    let (before, mut newcomers, mut failed) = (rows_a_miss(&table), capacity.., Vec::new());
+    for _ in 0..100 {
+        let mut failures = 0_u32;
+        for turn in 0..rows.len() {
+            // Any row but the oldest: what stays for long makes a table age.
+            let any = (turn * 2_654_435_761) % rows.len();
+            table.remove(rows[any]);
+            grace(&mut table);
+            let inserted = newcomers
+                .by_ref()
+                .map(|n| table.insert(key(n), NOW))
+                .inspect(|result| failures += u32::from(result.is_err()));
+            rows[any] = inserted.flatten().next().unwrap();
+        }
+        failed.push(failures);
+    }
+    let after = rows_a_miss(&table);
+    assert!(before < 1.2 && after < 1.35, "a miss looked at {before:.2} rows, and looks at {after:.2}");
+    // At half load 16 rows are too few for some keys in a thousand, however long the table has been in use.
+    let (first, last): (u32, u32) = (failed[..50].iter().sum(), failed[50..].iter().sum());
+    assert!(first + last < capacity, "{first} and {last} insertions of {} failed", 100 * capacity);
+    assert!(last < 2 * first + capacity / 100, "{first} insertions failed at first, {last} later");
+}
+
+#[test]
+fn a2_an_emptied_table_is_as_new() {
     let mut table = table(64);
     let rows: Vec<_> = (0..32).map(|client| table.insert(key(client), NOW).unwrap()).collect();
     for row in rows {
         table.remove(row);
     }
     grace(&mut table);
-    assert_eq!(used_rows(&table), 0);
+    assert!((0..table.rows.len()).all(|row| load_head(&table.rows, row) == Head::FREE));
+}
+
+#[test]
+fn a2_a_row_that_is_filled_is_found_by_its_home_alone() {
+    let mut table = table(16);
+    let keys: Vec<_> = (0..8).map(key).collect();
+    for key in &keys {
+        table.insert(*key, NOW).unwrap();
+    }
+    let named: u32 = (0..16).map(|row| load_head(&table.rows, row).homed.count_ones()).sum();
+    assert_eq!(named, 8);
+    let stranger = (8..).map(key).find(|key| load_head(&table.rows, table.home(key)).homed == 0).unwrap();
+    assert_eq!(table.find(&stranger), None);
 }
 
 #[test]
