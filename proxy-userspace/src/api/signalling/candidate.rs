@@ -1,7 +1,8 @@
 //! Which of our addresses a client is told to send its media to.
 //!
 //! The first source that yields an address wins: what the client asks for (`eip`), what the operator configured, the
-//! name the client used for us if it is ours, the address its request arrived at.
+//! name the client used for us if it is ours (with the address its request arrived at, if that is of another family), the
+//! address its request arrived at.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -37,6 +38,9 @@ impl Candidates {
         let mut ips = self.of_configuration().await;
         if ips.is_empty() {
             ips = self.of_host(host).await;
+            if self.client_resolves_otherwise(&ips, local) {
+                ips.push(local);
+            }
         }
         if ips.is_empty() {
             ips.push(self.bound.unwrap_or(local));
@@ -79,6 +83,15 @@ impl Candidates {
         unique
     }
 
+    /// Whether the name led the client to an address of a family that it does not have for us: browsers take `localhost`
+    /// for `::1`, and a resolver here may know 127.0.0.1 alone. A proxy in front of us may well reach us by `lo` under a
+    /// name that is not for `lo`.
+    fn client_resolves_otherwise(&self, ips: &[IpAddr], local: IpAddr) -> bool {
+        let is_alike =
+            |ip: &IpAddr| ip.is_loopback() == local.is_loopback() && ip.is_ipv4() != local.is_ipv4();
+        !ips.is_empty() && ips.iter().all(is_alike) && self.receives_at(local)
+    }
+
     fn receives_at(&self, ip: IpAddr) -> bool {
         self.bound.map_or_else(|| is_ours(ip), |bound| bound == ip)
     }
@@ -115,7 +128,15 @@ mod tests {
     }
 
     async fn check(candidates: &Candidates, query: &str, host: Option<&str>, expected: &[&str]) {
-        let chosen = candidates.choose(query, host, LOCAL).await;
+        check_at(candidates, (query, host, LOCAL), expected).await;
+    }
+
+    async fn check_at(
+        candidates: &Candidates,
+        (query, host, local): (&str, Option<&str>, IpAddr),
+        expected: &[&str],
+    ) {
+        let chosen = candidates.choose(query, host, local).await;
         let chosen: Vec<_> = chosen.iter().map(|c| SocketAddr::new(c.ip, c.port).to_string()).collect();
         assert_eq!(chosen, expected, "{query} {host:?}");
     }
@@ -156,6 +177,20 @@ mod tests {
     async fn the_host_header_counts_if_it_is_allowed() {
         let candidates = Candidates { allowed_hosts: vec!["203.0.113.9".into()], ..candidates() };
         check(&candidates, "", Some("203.0.113.9:11985"), &["203.0.113.9:18000"]).await;
+    }
+
+    #[tokio::test]
+    async fn a_request_by_the_other_family_adds_the_address_that_it_came_by() {
+        let loopback = IpAddr::V6(std::net::Ipv6Addr::LOCALHOST);
+        let both = ["127.0.0.1:18000", "[::1]:18000"];
+        check_at(&candidates(), ("", Some("127.0.0.1:11985"), loopback), &both).await;
+        check_at(&candidates(), ("", Some("[::1]:11985"), loopback), &both[1..]).await;
+        let allowed = Candidates { allowed_hosts: vec!["203.0.113.9".into()], ..candidates() };
+        let public = ["203.0.113.9:18000"];
+        check_at(&allowed, ("", Some("203.0.113.9"), loopback), &public).await;
+        check_at(&allowed, ("", Some("203.0.113.9"), LOCAL), &public).await;
+        let bound = Candidates { bound: Some([127, 0, 0, 1].into()), ..candidates() };
+        check_at(&bound, ("", Some("127.0.0.1"), loopback), &both[..1]).await;
     }
 
     #[tokio::test]
