@@ -159,10 +159,13 @@ pub struct AttachError {
 
 /// A packet engine with flow tables. Calls are quick (a few syscalls) and made by one writer.
 pub trait Datapath: Send + Sync {
-    /// Attaches to an interface, or returns the attachment that is there.
+    /// Attaches to an interface, or returns the attachment that is there and whole.
     fn attach(&mut self, ifindex: u32) -> Result<Attachment, AttachError>;
     /// Detaches from an interface; a no-op if it is gone.
     fn detach(&mut self, ifindex: u32);
+    /// Notices programs that somebody else detached: each interface that lost one, and what still forwards there, if
+    /// anything does. [`Datapath::attach`] completes it again.
+    fn lost(&mut self) -> Vec<(u32, Option<Engine>)>;
     /// What is attached.
     fn attachments(&self) -> Vec<Attachment>;
     /// Adds a next hop.

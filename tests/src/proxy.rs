@@ -111,6 +111,8 @@ pub struct Totals {
     pub ports_leased: usize,
     /// Source ports resting.
     pub ports_resting: usize,
+    /// Programs that somebody else detached.
+    pub detachments: u64,
 }
 
 /// What one datapath did in one direction.
@@ -195,6 +197,13 @@ impl Status {
     #[must_use]
     pub fn packets(&self, datapath: &str) -> u64 {
         self.totals.packets.iter().filter(|path| path.datapath == datapath).map(|path| path.packets).sum()
+    }
+
+    /// Packets of one datapath in one direction.
+    #[must_use]
+    pub fn packets_of(&self, datapath: &str, direction: &str) -> u64 {
+        let is_meant = |path: &&PathTotals| (path.datapath == datapath) && (path.direction == direction);
+        self.totals.packets.iter().filter(is_meant).map(|path| path.packets).sum()
     }
 
     /// Frames or datagrams with one reason, in all datapaths.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Instant};
 use serde::Serialize;
 
 use crate::{
-    datapath::{Attachment, FlowCounters},
+    datapath::{Attachment, FlowCounters, installer::Installer},
     executor::{Executor, KernelTotals},
     proxy::{Activity, Proxy},
     session::{Role, Session, SessionId, State, source_port::Usage},
@@ -57,6 +57,8 @@ pub struct Totals {
     pub undelivered_next_hops: usize,
     /// Kernel memory of the tables in bytes.
     pub table_bytes: u64,
+    /// Programs that somebody else detached.
+    pub detachments: u64,
 }
 
 /// What one datapath did in one direction.
@@ -181,6 +183,7 @@ impl Totals {
             source_sockets: executor.relay().source_sockets(),
             undelivered_next_hops: executor.kernel().map_or(0, |kernel| kernel.undelivered_next_hops()),
             table_bytes: executor.kernel().map_or(0, |kernel| kernel.datapath().table_bytes()),
+            detachments: executor.kernel().map_or(0, Installer::detachments),
         }
     }
 }

@@ -23,6 +23,7 @@ use crate::{
     session::{RelayReason, SessionId, Tuple},
 };
 
+mod absences;
 mod delivery;
 mod destinations;
 mod follow;
@@ -148,6 +149,11 @@ impl Installer {
     /// What is attached.
     pub fn attachments(&self) -> Vec<Attachment> {
         self.datapath.attachments()
+    }
+
+    /// Programs that somebody else detached, so far.
+    pub fn detachments(&self) -> u64 {
+        self.ingress.detachments()
     }
 
     /// The engine underneath, for its counters.

@@ -10,6 +10,7 @@ pub mod features;
 mod flows;
 pub mod grace;
 mod guests;
+mod link;
 mod record;
 mod rows;
 mod table;
@@ -35,17 +36,17 @@ use proxy_common::{
     verdict::Reason,
 };
 
+pub use self::{
+    attach::XdpVetoes,
+    dry_run::{DryRun, ProgramSize},
+};
 use self::{
-    attach::Attached,
+    attach::{Attached, Links},
     flows::FlowRows,
     guests::Guests,
     record::{Records as _, mapped, unmapped},
     rows::Resting,
     table::{Capacity, RowPool, Tables},
-};
-pub use self::{
-    attach::XdpVetoes,
-    dry_run::{DryRun, ProgramSize},
 };
 use super::{
     Arrival, AttachError, Attachment, Datapath, Direction, Egress, Engine, Escalation, FlowCounters, FlowId,
@@ -288,10 +289,11 @@ fn loader<'a>(capacity: Capacity) -> EbpfLoader<'a> {
 
 impl Datapath for KernelDatapath {
     fn attach(&mut self, ifindex: u32) -> Result<Attachment, AttachError> {
-        if let Some(attached) = self.attached.get(&ifindex) {
+        if let Some(attached) = self.attached.get(&ifindex).filter(|attached| attached.is_whole()) {
             return Ok(attached.attachment.clone());
         }
-        let attached = attach::attach(&mut self.ebpf, ifindex, self.options.choice, &self.vetoes)?;
+        let left = self.attached.remove(&ifindex).map_or_else(Links::default, Attached::into_links);
+        let attached = attach::attach(&mut self.ebpf, ifindex, self.options.choice, &self.vetoes, left)?;
         let attachment = attached.attachment.clone();
         self.attached.insert(ifindex, attached);
         Ok(attachment)
@@ -299,6 +301,17 @@ impl Datapath for KernelDatapath {
 
     fn detach(&mut self, ifindex: u32) {
         self.attached.remove(&ifindex);
+    }
+
+    fn lost(&mut self) -> Vec<(u32, Option<Engine>)> {
+        let mut lost = Vec::new();
+        for (ifindex, attached) in &mut self.attached {
+            if attached.has_lost() {
+                lost.push((*ifindex, (!attached.is_empty()).then_some(attached.attachment.engine)));
+            }
+        }
+        self.attached.retain(|_, attached| !attached.is_empty());
+        lost
     }
 
     fn attachments(&self) -> Vec<Attachment> {

@@ -174,6 +174,7 @@ pub(super) mod tests {
         pub(in crate::datapath) detached: Vec<u32>,
         /// Devices by which frames were sent.
         pub(in crate::datapath) sent: Vec<u32>,
+        pub(in crate::datapath) lost: Vec<(u32, Option<Engine>)>,
         rows: HashMap<u16, NextHopSpec>,
         next: u16,
     }
@@ -186,6 +187,9 @@ pub(super) mod tests {
         }
         fn detach(&mut self, ifindex: u32) {
             self.detached.push(ifindex);
+        }
+        fn lost(&mut self) -> Vec<(u32, Option<Engine>)> {
+            std::mem::take(&mut self.lost)
         }
         fn attachments(&self) -> Vec<Attachment> {
             Vec::new()

@@ -41,6 +41,8 @@ pub enum RelayReason {
     NoRoute,
     /// A program could not be attached where the packets come in.
     AttachFailed,
+    /// Somebody else detached the program where the packets come in.
+    ProgramDetached,
     /// The operator chose other interfaces.
     InterfaceNotSelected,
     /// The flow table is full.
@@ -61,7 +63,7 @@ pub enum RelayReason {
 
 impl RelayReason {
     /// Every reason.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Settling,
         Self::NotNominated,
         Self::NotAnswered,
@@ -71,6 +73,7 @@ impl RelayReason {
         Self::LocalPeer,
         Self::NoRoute,
         Self::AttachFailed,
+        Self::ProgramDetached,
         Self::InterfaceNotSelected,
         Self::TableFull,
         Self::KeyTaken,
@@ -83,7 +86,14 @@ impl RelayReason {
 
     /// Whether links, routes or interfaces were the cause, so that a change of them may end it.
     pub fn is_network(self) -> bool {
-        matches!(self, Self::NoRoute | Self::NextHopLost | Self::AttachFailed | Self::InterfaceNotSelected)
+        matches!(
+            self,
+            Self::NoRoute
+                | Self::NextHopLost
+                | Self::AttachFailed
+                | Self::ProgramDetached
+                | Self::InterfaceNotSelected
+        )
     }
 
     /// The word in logs and metrics.
@@ -98,6 +108,7 @@ impl RelayReason {
             Self::LocalPeer => "local_peer",
             Self::NoRoute => "no_route",
             Self::AttachFailed => "attach_failed",
+            Self::ProgramDetached => "program_detached",
             Self::InterfaceNotSelected => "interface_not_selected",
             Self::TableFull => "table_full",
             Self::KeyTaken => "key_taken",

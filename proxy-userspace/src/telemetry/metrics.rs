@@ -58,6 +58,8 @@ fn resources(registry: &mut Registry, totals: &Totals) {
     gauge(registry, "source_ports_fullest", help, totals.ports_fullest as u64);
     let help = "Source ports per origin and source address";
     gauge(registry, "source_ports_capacity", help, totals.ports_capacity as u64);
+    let help = "Programs of ours that somebody else detached";
+    counter(registry, "programs_detached", help, totals.detachments);
     gauge(registry, "source_sockets", "Source sockets open", totals.source_sockets as u64);
     let help = "Next hops that TC sends to because what XDP redirects does not arrive there";
     gauge(registry, "undelivered_next_hops", help, totals.undelivered_next_hops as u64);

@@ -54,6 +54,8 @@ const BOUNDARIES: &[Boundary] = &[
             "proxy-userspace/src/net/splice.rs",
             // membarrier, which no crate names.
             "proxy-userspace/src/datapath/kernel/grace.rs",
+            // Commands of the bpf system call that no crate has.
+            "proxy-userspace/src/datapath/kernel/link.rs",
         ],
     ),
     boundary("tokio::", PURE, &[]),

@@ -66,6 +66,7 @@ impl Installer {
         let lost = self.renew_features(devices);
         self.upkeep.round(&self.hops, &self.view, now);
         self.judge_gateways(now);
+        self.may_retry |= self.ingress.mend(self.datapath.as_mut(), now);
         let background = self.destinations.next(BACKGROUND);
         if !background.is_empty() {
             // If the task is busy, it is with more urgent ones.

@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::super::{Datapath, Engine, kernel::XdpVetoes, next_hops::View};
+use super::{
+    super::{Datapath, Engine, kernel::XdpVetoes, next_hops::View},
+    absences::Absences,
+};
 use crate::{
     net::route::{Hop, Link},
     session::RelayReason,
@@ -27,6 +30,7 @@ pub(super) struct Ingress {
     /// Flows whose packets come in by a device.
     flows: HashMap<u32, usize>,
     careful: Option<Careful>,
+    absences: Absences,
 }
 
 /// Takes native XDP back from interfaces whose gateway is lost by it.
@@ -94,6 +98,9 @@ impl Ingress {
         if self.selected.is_some() && !is_chosen {
             return Err(RelayReason::InterfaceNotSelected);
         }
+        if self.absences.is_left_alone(ifindex) {
+            return Err(RelayReason::ProgramDetached);
+        }
         if self.failed.contains_key(&ifindex) {
             return Err(RelayReason::AttachFailed);
         }
@@ -131,6 +138,7 @@ impl Ingress {
         let is_needed = self.kept.contains(&ifindex) || self.flows.contains_key(&ifindex);
         if self.is_automatic() && !is_needed && self.attached.remove(&ifindex).is_some() {
             tracing::info!(ifindex, "no origin is behind this interface any more: detached");
+            self.absences.forget(ifindex);
             datapath.detach(ifindex);
         }
     }
@@ -139,6 +147,7 @@ impl Ingress {
     pub(super) fn gone(&mut self, ifindex: u32, datapath: &mut dyn Datapath) {
         self.failed.remove(&ifindex);
         self.kept.remove(&ifindex);
+        self.absences.forget(ifindex);
         if let Some(careful) = &mut self.careful {
             careful.trials.remove(&ifindex);
             careful.vetoes.lift(ifindex);
@@ -147,6 +156,37 @@ impl Ingress {
             tracing::info!(ifindex, "an interface with programs is gone");
             datapath.detach(ifindex);
         }
+    }
+
+    /// Notices programs that somebody else detached, and attaches them again when their time has come; says whether any
+    /// were.
+    pub(super) fn mend(&mut self, datapath: &mut dyn Datapath, now: Instant) -> bool {
+        for (ifindex, left) in datapath.lost() {
+            let wait = self.absences.begin(ifindex, now);
+            tracing::warn!(
+                ifindex,
+                left = left.map(Engine::as_str),
+                ?wait,
+                "somebody else detached a program"
+            );
+            match left {
+                Some(engine) => drop(self.attached.insert(ifindex, engine)),
+                None => drop(self.attached.remove(&ifindex)),
+            }
+        }
+        let due = self.absences.due(now);
+        for ifindex in &due {
+            match self.attach_new(*ifindex, datapath) {
+                Ok(_) => self.absences.end(*ifindex, now),
+                Err(_) => drop(self.absences.defer(*ifindex, now)),
+            }
+        }
+        !due.is_empty()
+    }
+
+    /// Programs that somebody else detached, so far.
+    pub(super) fn detachments(&self) -> u64 {
+        self.absences.count()
     }
 
     /// What was refused may be tried again: the device is not what it was.
@@ -273,6 +313,36 @@ mod tests {
         ingress.kept.clear();
         ingress.leave(2, &mut rows);
         assert_eq!(rows.detached, [2]);
+    }
+
+    #[test]
+    fn a_program_that_somebody_detached_is_attached_again_and_later_each_time() {
+        let (mut ingress, mut rows) = (Ingress::new(&[], None), taking(Engine::Tc));
+        ingress.attach(2, &view("eth0"), &[], &mut rows).unwrap();
+        let now = Instant::now();
+        assert!(!ingress.mend(&mut rows, now));
+        rows.lost = vec![(2, None)];
+        assert!(ingress.mend(&mut rows, now), "at once");
+        rows.lost = vec![(2, None)];
+        assert!(!ingress.mend(&mut rows, now), "again means that it was meant");
+        let detached = Err(RelayReason::ProgramDetached);
+        assert_eq!(ingress.attach(2, &view("eth0"), &[], &mut rows), detached);
+        assert!(ingress.mend(&mut rows, now + Duration::from_secs(2)));
+        assert_eq!(ingress.attach(2, &view("eth0"), &[], &mut rows), Ok(Engine::Tc));
+        assert_eq!(ingress.detachments(), 2);
+    }
+
+    #[test]
+    fn what_is_left_when_xdp_was_detached_forwards_on() {
+        let (mut ingress, mut rows) = (Ingress::new(&[], None), taking(Engine::Xdp));
+        ingress.attach(2, &view("eth0"), &[], &mut rows).unwrap();
+        let now = Instant::now();
+        for _ in 0..2 {
+            rows.lost = vec![(2, Some(Engine::Tc))];
+            ingress.mend(&mut rows, now);
+        }
+        assert_eq!(ingress.attach(2, &view("eth0"), &[], &mut rows), Ok(Engine::Tc));
+        assert!(rows.detached.is_empty());
     }
 
     #[test]

@@ -1,14 +1,13 @@
 //! Choosing and attaching a program: native XDP where it works and was asked for or cannot hurt, TC everywhere.
 //! Generic XDP is never chosen: it is no faster than TC and loses segmentation offload.
 
-use std::{collections::HashMap, fs, io, sync::Arc};
+use std::{collections::HashMap, fs, io, os::fd::AsFd as _, sync::Arc};
 
 use aya::{
     Ebpf,
     programs::{
-        LinkOrder, Program, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
+        Program, ProgramError, SchedClassifier, TcAttachType, Xdp,
         tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
-        xdp::XdpLink,
     },
 };
 use parking_lot::Mutex;
@@ -18,6 +17,7 @@ use rustix::net::{AddressFamily, SocketType, netdevice::index_to_name, socket};
 use super::{
     EngineChoice, LoadError,
     features::{XdpFeatures, xdp_features},
+    link::{Hook, Link},
 };
 use crate::datapath::{AttachError, Attachment, Engine};
 
@@ -25,8 +25,78 @@ use crate::datapath::{AttachError, Attachment, Engine};
 #[derive(Debug)]
 pub(super) struct Attached {
     pub(super) attachment: Attachment,
-    _xdp: Option<XdpLink>,
-    _tc: SchedClassifierLink,
+    links: Links,
+    is_whole: bool,
+}
+
+/// What holds the programs of an interface.
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    xdp: Option<Link>,
+    tc: Option<TcLink>,
+}
+
+#[derive(Debug)]
+enum TcLink {
+    Tcx(Link),
+    Clsact(#[expect(dead_code, reason = "it detaches when it is dropped")] SchedClassifierLink),
+}
+
+impl TcLink {
+    fn mode(&self) -> &'static str {
+        match self {
+            Self::Tcx(_) => "tcx",
+            Self::Clsact(_) => "clsact",
+        }
+    }
+
+    /// A filter of clsact is no link: whether it is there, proofs of offload tell.
+    fn is_attached(&self) -> bool {
+        match self {
+            Self::Tcx(link) => link.is_attached(),
+            Self::Clsact(_) => true,
+        }
+    }
+}
+
+impl Attached {
+    /// Gives up links that somebody else detached, and says whether there were any.
+    pub(super) fn has_lost(&mut self) -> bool {
+        let Links { xdp, tc } = &mut self.links;
+        let lost_xdp = xdp.take_if(|link| !link.is_attached()).is_some();
+        let lost_tc = tc.take_if(|link| !link.is_attached()).is_some();
+        if lost_xdp || lost_tc {
+            let what = if lost_xdp { "XDP" } else { "TC" };
+            self.attachment.note = Some(format!("somebody else detached its {what} program"));
+            (self.attachment.engine, self.attachment.mode) = self.links.engine();
+            self.is_whole = false;
+        }
+        lost_xdp || lost_tc
+    }
+
+    /// Whether nobody detached a part of it.
+    pub(super) fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    /// Whether anything is left.
+    pub(super) fn is_empty(&self) -> bool {
+        self.links.xdp.is_none() && self.links.tc.is_none()
+    }
+
+    /// What is left, to be completed.
+    pub(super) fn into_links(self) -> Links {
+        self.links
+    }
+}
+
+impl Links {
+    fn engine(&self) -> (Engine, &'static str) {
+        match (&self.xdp, &self.tc) {
+            (Some(_), _) => (Engine::Xdp, "native"),
+            (None, tc) => (Engine::Tc, tc.as_ref().map_or("none", TcLink::mode)),
+        }
+    }
 }
 
 /// Interfaces that are to have no native XDP although it was asked for, and why.
@@ -66,31 +136,35 @@ where
     program.try_into().map_err(|source| LoadError::Program { name, source })
 }
 
-/// Attaches to an interface: TC always, native XDP in front of it if that is the choice.
+/// Attaches to an interface what `left` lacks: TC always, native XDP in front of it if that is the choice.
 pub(super) fn attach(
     ebpf: &mut Ebpf,
     ifindex: u32,
     choice: EngineChoice,
     vetoes: &XdpVetoes,
+    left: Links,
 ) -> Result<Attached, AttachError> {
     let name = interface_name(ifindex).map_err(|error| failure(&format!("#{ifindex}"), &error))?;
-    let tc = program(ebpf, maps::FORWARD_TC).map_err(|error| failure(&name, &error))?;
-    let (tc_link, tc_mode) = attach_tc(tc, &name)?;
+    let tc = match left.tc {
+        Some(tc) => tc,
+        None => attach_tc(ebpf, ifindex, &name)?,
+    };
     let device = Device {
         features: xdp_features(ifindex),
         has_default_route: has_default_route(&name),
         veto: vetoes.of(ifindex),
     };
-    let (xdp_link, note) = match choose(choice, &device) {
-        Preference::Tc(note) => (None, Some(note)),
-        Preference::Xdp => match attach_xdp(ebpf, ifindex) {
+    let (xdp, note) = match (left.xdp, choose(choice, &device)) {
+        (Some(link), _) => (Some(link), None),
+        (None, Preference::Tc(note)) => (None, Some(note)),
+        (None, Preference::Xdp) => match attach_xdp(ebpf, ifindex) {
             Ok(link) => (Some(link), None),
             Err(error) => (None, Some(format!("native XDP was refused: {}", chain(&error)))),
         },
     };
-    let (engine, mode) = if xdp_link.is_some() { (Engine::Xdp, "native") } else { (Engine::Tc, tc_mode) };
-    let attachment = Attachment { ifindex, name, engine, mode, note };
-    Ok(Attached { attachment, _xdp: xdp_link, _tc: tc_link })
+    let links = Links { xdp, tc: Some(tc) };
+    let (engine, mode) = links.engine();
+    Ok(Attached { attachment: Attachment { ifindex, name, engine, mode, note }, links, is_whole: true })
 }
 
 /// What the choice of a program depends on.
@@ -130,27 +204,22 @@ fn choose(choice: EngineChoice, device: &Device) -> Preference {
     }
 }
 
-fn attach_xdp(ebpf: &mut Ebpf, ifindex: u32) -> Result<XdpLink, ProgramError> {
+fn attach_xdp(ebpf: &mut Ebpf, ifindex: u32) -> Result<Link, ProgramError> {
     let xdp: &mut Xdp = program(ebpf, maps::FORWARD_XDP).map_err(|_| ProgramError::NotLoaded)?;
-    let link = xdp.attach_to_if_index(ifindex, XdpMode::Driver)?;
-    xdp.take_link(link)
+    Link::create(xdp.fd()?.as_fd(), ifindex, Hook::NativeXdp).map_err(ProgramError::IOError)
 }
 
 /// Attaches by tcx in front of other programs, or by clsact where the kernel has no tcx (before 6.6).
-fn attach_tc(
-    tc: &mut SchedClassifier,
-    name: &str,
-) -> Result<(SchedClassifierLink, &'static str), AttachError> {
-    let first = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let (link, mode) = match tc.attach_with_options(name, TcAttachType::Ingress, first) {
-        Ok(link) => (link, "tcx"),
-        Err(tcx) => {
-            tracing::debug!(interface = name, error = chain(&tcx), "no tcx, trying clsact");
-            (attach_clsact(tc, name).map_err(|error| failure(name, &error))?, "clsact")
-        }
+fn attach_tc(ebpf: &mut Ebpf, ifindex: u32, name: &str) -> Result<TcLink, AttachError> {
+    let tc: &mut SchedClassifier = program(ebpf, maps::FORWARD_TC).map_err(|error| failure(name, &error))?;
+    let program = tc.fd().map_err(|error| failure(name, &error))?;
+    let refused = match Link::create(program.as_fd(), ifindex, Hook::TcxFirst) {
+        Ok(link) => return Ok(TcLink::Tcx(link)),
+        Err(error) => error,
     };
-    let link = tc.take_link(link).map_err(|error| failure(name, &error))?;
-    Ok((link, mode))
+    tracing::debug!(interface = name, error = %refused, "no tcx, trying clsact");
+    let link = attach_clsact(tc, name).and_then(|link| tc.take_link(link));
+    link.map(TcLink::Clsact).map_err(|error| failure(name, &error))
 }
 
 fn attach_clsact(tc: &mut SchedClassifier, name: &str) -> Result<tc::SchedClassifierLinkId, ProgramError> {
