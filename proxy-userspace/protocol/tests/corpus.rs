@@ -11,6 +11,11 @@ fn stun_corpus_holds() {
 }
 
 #[test]
+fn icmp_corpus_holds() {
+    replay("icmp", fuzz::icmp);
+}
+
+#[test]
 fn sdp_answer_corpus_holds() {
     replay("sdp_answer", fuzz::sdp_answer);
 }

@@ -2,8 +2,11 @@
 //!
 //! The fuzz targets call these functions, and so does the test that replays the corpora without a fuzzer.
 
+use std::net::SocketAddr;
+
 use proxy_common::demux::{Class, classify};
 use proxy_protocol::{
+    icmp::IcmpError,
     neighbour::{advertised, probe_answer},
     sdp::{self, Answer, HostCandidate},
     stream_url::{StreamKey, StreamRules},
@@ -60,6 +63,22 @@ fn stream_keys(rules: &StreamRules, address: &str, name: &str) -> impl Iterator<
 /// A message of a neighbour is the answer to a question of ours, or it is not.
 pub fn neighbour(input: &[u8]) {
     assert!(probe_answer(input).is_err() || advertised(input).is_err());
+}
+
+/// A packet, or a message of ICMPv6, is an error whose translation is the same error about the other leg.
+pub fn icmp(input: &[u8]) {
+    let v4 = IcmpError::parse_v4(input).map(|error| (error, "192.0.2.1:1", "192.0.2.2:2"));
+    let v6 = IcmpError::parse_v6(input).map(|error| (error, "[2001:db8::1]:1", "[2001:db8::2]:2"));
+    for (error, from, to) in [v4, v6].into_iter().flatten() {
+        let (from, to): (SocketAddr, SocketAddr) =
+            (from.parse().expect("an address"), to.parse().expect("an address"));
+        let message = error.translate(from, to).expect("both are of the version of the error");
+        let packet =
+            [&[0x45, 0, 0, 0, 0, 0, 0, 0, 64, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], &message[..]].concat();
+        let again = if from.is_ipv4() { IcmpError::parse_v4(&packet) } else { IcmpError::parse_v6(&message) };
+        let again = again.expect("what we write can be read");
+        assert_eq!((again.cause, again.quote.from(), again.quote.to()), (error.cause, from, to));
+    }
 }
 
 /// The two bytes that the kernel looks at agree with the whole message.
