@@ -1,5 +1,6 @@
 //! Sockets and netlink: thin I/O that knows no session.
 
+pub mod conntrack;
 pub mod neighbour_answers;
 pub mod route;
 pub mod udp;

@@ -17,7 +17,10 @@ use super::{
     next_hops::{Changed, Key, Manner, NextHops, View},
 };
 use crate::{
-    net::route::{Answers, Hop, Keeper, Lookups, Monitor, Query, Route, Routes, Update},
+    net::{
+        conntrack::{Conntrack, Conversation, Opener},
+        route::{Answers, Hop, Keeper, Lookups, Monitor, Query, Route, Routes, Update},
+    },
     origin::OriginId,
     proxy::FlowRequest,
     session::{RelayReason, SessionId, Tuple},
@@ -51,6 +54,7 @@ pub struct Installer {
     ingress: Ingress,
     upkeep: Upkeep,
     delivery: Delivery,
+    tracking: Conntrack,
     /// Gateways of default routes, seen so far.
     gateways: HashSet<Hop>,
     origins: HashMap<OriginId, Query>,
@@ -89,6 +93,8 @@ struct Held {
     from_origin: u32,
     to_origin: Leg,
     to_client: Leg,
+    /// What connection tracking calls the two legs.
+    conversations: [Conversation; 2],
 }
 
 /// One direction of a flow.
@@ -130,6 +136,7 @@ impl Installer {
             lookups: Lookups::start(routes.clone()),
             upkeep: Upkeep::new(Keeper::start(&routes)),
             delivery: Delivery::open(&mut view),
+            tracking: Conntrack::start(),
             routes,
             view,
             hops: NextHops::default(),
@@ -196,6 +203,7 @@ impl Installer {
             self.let_go(session, Direction::ToClient, held.to_client);
             self.ingress.let_go(held.from_client);
             self.ingress.let_go(held.from_origin);
+            held.conversations.into_iter().for_each(|conversation| self.tracking.let_go(conversation));
             self.upkeep.follow(&mut self.hops, &Changed::default(), &self.view);
         }
         counters
@@ -315,7 +323,12 @@ impl Installer {
         let from_origin = to_origin.key.hop().ifindex;
         self.ingress.hold(ingress);
         self.ingress.hold(from_origin);
-        self.held.insert(session, Held { flow, from_client: ingress, from_origin, to_origin, to_client });
+        let [ours, clients] = ends.conversations();
+        self.tracking.hold(ours, Opener::Us);
+        self.tracking.hold(clients, Opener::Client);
+        let conversations = [ours, clients];
+        let held = Held { flow, from_client: ingress, from_origin, to_origin, to_client, conversations };
+        self.held.insert(session, held);
         self.upkeep.follow(&mut self.hops, &Changed::default(), &self.view);
         Ok(flow)
     }
@@ -382,6 +395,14 @@ impl Ends {
     fn spec(&self, to_origin: NextHopId, to_client: NextHopId) -> FlowSpec {
         let Self { client, service, source, origin } = *self;
         FlowSpec { client, service, source, origin, to_origin, to_client }
+    }
+
+    /// Ours with the origin, and the client's with us.
+    fn conversations(&self) -> [Conversation; 2] {
+        [
+            Conversation { from: self.source, to: self.origin },
+            Conversation { from: self.client, to: self.service },
+        ]
     }
 }
 
