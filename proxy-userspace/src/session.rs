@@ -28,6 +28,7 @@ use crate::{
 };
 
 pub mod offload;
+pub mod record;
 pub mod source_port;
 
 pub use offload::{Offload, RelayReason};
@@ -46,7 +47,7 @@ pub enum Role {
 }
 
 /// What signalling learnt of a session from the offer and the origin's answer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionOffer {
     /// The stream.
     pub stream: StreamKey,
