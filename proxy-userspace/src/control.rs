@@ -25,7 +25,7 @@ use crate::{
     net::route::preferred_source,
     origin::{Origin, OriginEvent, Registry},
     proxy::{Event, Proxy, Refusal},
-    session::{SessionId, SessionOffer},
+    session::SessionOffer,
 };
 
 pub mod snapshot;
@@ -72,7 +72,6 @@ pub struct ControlLoop {
     proxy: Proxy,
     executor: Executor,
     commands: mpsc::Receiver<Command>,
-    next_session: u64,
     totals: watch::Sender<Totals>,
     /// Waits for the grace period that flows and records wait for.
     grace: Option<JoinHandle<()>>,
@@ -90,7 +89,7 @@ impl Control {
         let (totals, latest) = watch::channel(Totals::default());
         let control =
             Self { commands: sender, origins, source_addresses: source_addresses.into(), totals: latest };
-        (control, ControlLoop { proxy, executor, commands, next_session: 1, totals, grace: None })
+        (control, ControlLoop { proxy, executor, commands, totals, grace: None })
     }
 
     /// The totals, renewed every second.
@@ -213,8 +212,7 @@ impl ControlLoop {
     async fn obey(&mut self, command: Command) {
         match command {
             Command::Offer { offer, media, sources, reply } => {
-                let session = SessionId(self.next_session);
-                self.next_session += 1;
+                let session = self.proxy.name_session();
                 self.executor.await_admission(session, reply);
                 self.handle(Event::Offered { session, offer, media, sources }).await;
             }
@@ -274,6 +272,10 @@ impl ControlLoop {
     async fn look(&mut self) {
         let looks = self.executor.look(&self.proxy);
         self.handle(Event::Activity(looks)).await;
+        let orphans = self.executor.look_at_orphans(&self.proxy);
+        if !orphans.is_empty() {
+            self.handle(Event::Orphans(orphans)).await;
+        }
         if let Some(kernel) = self.executor.kernel_mut() {
             kernel.keep_alive();
             let aftermath = kernel.look(Instant::now());

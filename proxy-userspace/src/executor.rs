@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant, SystemTime},
 };
 
 use parking_lot::RwLock;
@@ -12,10 +12,13 @@ use proxy_protocol::ice::UfragPair;
 use tokio::sync::oneshot;
 
 use crate::{
-    datapath::{FlowCounters, installer::Installer, userspace::Relay},
+    datapath::{FlowCounters, FlowId, installer::Installer, userspace::Relay},
     origin::Origin,
     proxy::{Action, Activity, Event, FlowRequest, Proxy, Refusal},
-    session::{RelayReason, SessionId, Tuple},
+    session::{
+        RelayReason, Session, SessionId, Tuple,
+        record::{Record, RecordStore},
+    },
 };
 
 /// A spare tuple that is silent for this long is forgotten.
@@ -36,6 +39,9 @@ pub struct Executor {
     origins: OriginsByUfrags,
     /// What admitted sessions hold in the kernel's tables.
     leases: HashMap<SessionId, Lease>,
+    /// Where the records of sessions outlive this process, if they do.
+    records: Option<Box<dyn RecordStore>>,
+    records_refused: u64,
     /// What flows that are gone forwarded, so that totals never go down.
     gone: KernelTotals,
 }
@@ -75,8 +81,25 @@ impl Executor {
             waiting: HashMap::new(),
             origins,
             leases: HashMap::new(),
+            records: None,
+            records_refused: 0,
             gone: KernelTotals::default(),
         }
+    }
+
+    /// Keeps a record of every session in `store`.
+    pub fn with_records(self, store: Box<dyn RecordStore>) -> Self {
+        Self { records: Some(store), ..self }
+    }
+
+    /// Whether sessions can go on without this process.
+    pub fn keeps_records(&self) -> bool {
+        self.records.is_some()
+    }
+
+    /// Records that could not be written.
+    pub fn records_refused(&self) -> u64 {
+        self.records_refused
     }
 
     /// The userspace relay.
@@ -109,6 +132,12 @@ impl Executor {
                 }
                 return Some(Event::SourceUnusable { session, sources });
             }
+            Action::Readmit { session } => {
+                if !self.readmit(session, proxy) {
+                    return Some(Event::SourceUnusable { session, sources: [].into() });
+                }
+            }
+            Action::Record { session } => self.record(session, proxy),
             Action::Refuse { session, reason } => self.answer(session, Err(reason)),
             Action::Bind { session, tuple } => self.bind(session, tuple),
             Action::Unbind { session, tuple } => self.unbind(session, tuple),
@@ -139,6 +168,7 @@ impl Executor {
                     kernel.retire(lease.source, lease.origin, lease.client_ip);
                 }
                 self.origins.write().remove(&ufrags);
+                self.forget_record(session);
             }
         }
         None
@@ -148,7 +178,7 @@ impl Executor {
     pub fn look(&self, proxy: &Proxy) -> Vec<(SessionId, Activity)> {
         let mut looks = self.relay.look(TUPLE_IDLE);
         for (session, activity) in &mut looks {
-            let flow = proxy.session(*session).and_then(crate::session::Session::flow);
+            let flow = proxy.session(*session).and_then(Session::flow);
             if let (Some(flow), Some(kernel)) = (flow, &self.kernel) {
                 let counters = kernel.datapath().counters(flow);
                 activity.client_idle = activity.client_idle.min(counters.to_origin.idle);
@@ -158,12 +188,17 @@ impl Executor {
         looks
     }
 
+    /// What the flows without a session did.
+    pub fn look_at_orphans(&self, proxy: &Proxy) -> Vec<(FlowId, FlowCounters)> {
+        let Some(kernel) = &self.kernel else { return Vec::new() };
+        proxy.orphans().map(|flow| (flow, kernel.datapath().counters(flow))).collect()
+    }
+
     /// What the kernel forwarded since the start.
     pub fn kernel_totals(&self, proxy: &Proxy) -> KernelTotals {
         let mut totals = self.gone;
         if let Some(kernel) = &self.kernel {
-            let flows = proxy.sessions().filter_map(|(_, session)| session.flow());
-            flows.for_each(|flow| totals.add(&kernel.datapath().counters(flow)));
+            proxy.flows().for_each(|(_, flow)| totals.add(&kernel.datapath().counters(flow)));
         }
         totals
     }
@@ -177,6 +212,21 @@ impl Executor {
 
     fn admit(&mut self, id: SessionId, source: SocketAddr, proxy: &mut Proxy) -> bool {
         let Some(session) = proxy.session(id) else { return true };
+        if !self.open(id, source, session) {
+            return false;
+        }
+        proxy.admitted(id);
+        self.record(id, proxy);
+        self.answer(id, Ok(()));
+        true
+    }
+
+    fn readmit(&mut self, id: SessionId, proxy: &Proxy) -> bool {
+        proxy.session(id).is_none_or(|session| self.open(id, session.source, session))
+    }
+
+    /// Makes a session known to the relay and to signalling.
+    fn open(&mut self, id: SessionId, source: SocketAddr, session: &Session) -> bool {
         let offer = &session.offer;
         if let Err(error) = self.relay.admit(id, &offer.ufrags, &offer.pwd, session.media, source) {
             tracing::warn!(%source, %error, "source port cannot be bound");
@@ -188,8 +238,6 @@ impl Executor {
             kernel.lease(lease.source, lease.origin, lease.client_ip);
             self.leases.insert(id, lease);
         }
-        proxy.admitted(id);
-        self.answer(id, Ok(()));
         true
     }
 
@@ -207,6 +255,31 @@ impl Executor {
         }
     }
 
+    /// A session whose record cannot be written goes on, but not into another process.
+    fn record(&mut self, id: SessionId, proxy: &Proxy) {
+        let Some(store) = &mut self.records else { return };
+        let now = (Instant::now(), SystemTime::now());
+        let Some(record) = proxy.session(id).and_then(|session| Record::of(session, now)) else { return };
+        let written = match record.encode() {
+            Ok(bytes) => store.put(id, &bytes).map_err(|error| error.to_string()),
+            Err(oversize) => Err(oversize.to_string()),
+        };
+        if let Err(error) = written {
+            self.records_refused += 1;
+            tracing::warn!(session = id.0, error, "session will not survive this process");
+            // An older record would lead to where the client is no more.
+            self.forget_record(id);
+        }
+    }
+
+    fn forget_record(&mut self, id: SessionId) {
+        if let Some(store) = &mut self.records
+            && let Err(error) = store.delete(id)
+        {
+            tracing::warn!(session = id.0, %error, "failed to delete the record of a session");
+        }
+    }
+
     fn answer(&mut self, session: SessionId, result: Result<(), Refusal>) {
         if let Some(reply) = self.waiting.remove(&session) {
             // The client may have gone; its session then ends by its connect time-out.
@@ -219,7 +292,7 @@ impl Executor {
         session: SessionId,
         flow: &FlowRequest,
         escalation: crate::datapath::Escalation,
-    ) -> Result<crate::datapath::FlowId, RelayReason> {
+    ) -> Result<FlowId, RelayReason> {
         match &mut self.kernel {
             Some(kernel) => kernel.install(session, flow, escalation).await,
             None => Err(RelayReason::NoEngine),

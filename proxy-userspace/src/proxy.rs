@@ -16,17 +16,19 @@ use crate::{
     datapath::FlowId,
     session::{
         EndReason, Offload, RelayReason, Session, SessionId, SessionOffer, State, Tuple, offload,
-        source_port::{SourcePorts, Usage},
+        source_port::{Rest, SourcePorts, Usage},
     },
 };
 
 mod action;
+mod adopt;
 mod event;
 mod stats;
 mod tuples;
 
 pub use action::{Action, FlowRequest, ForwardCheck, Refusal};
-pub use event::{Activity, Check, Event};
+use adopt::Orphans;
+pub use event::{Activity, Check, Event, Inheritance, InheritedFlow};
 pub use stats::Stats;
 
 /// After a DTLS alert a session ends when its client is silent for this long.
@@ -61,6 +63,11 @@ pub struct Proxy {
     /// Sessions not heard yet, by where they signalled from: until they are, requests on known tuples of that
     /// address come up, because one of them may be theirs.
     pending: HashMap<IpAddr, usize>,
+    orphans: Orphans,
+    /// Sessions whose record is out of date.
+    touched: Vec<SessionId>,
+    /// Above every number that a session had, in this process or an earlier one.
+    next_session: u64,
     stats: Stats,
 }
 
@@ -75,6 +82,9 @@ impl Proxy {
             by_tuple: HashMap::new(),
             by_client_ip: HashMap::new(),
             pending: HashMap::new(),
+            orphans: Orphans::default(),
+            touched: Vec::new(),
+            next_session: 1,
             stats: Stats::default(),
         }
     }
@@ -94,16 +104,39 @@ impl Proxy {
             Event::Answered(session) => self.answered(session),
             Event::Installed { session, result } => self.installed(session, result, now),
             Event::Activity(looks) => self.activity(looks, now, out),
+            Event::Adopted(left) => self.adopt(*left, now, out),
+            Event::Orphans(looks) => self.orphans_looked(looks, now, out),
             Event::NextHopLost(sessions) => self.next_hop_lost(&sessions, now, out),
             Event::NetworkChanged => self.network_changed(now),
             Event::OriginDown(origin) => {
                 self.end_where(now, EndReason::OriginDown, out, |s| s.offer.origin.id == origin)
             }
             Event::SwitchOffload(on) => self.switch_offload(on, now, out),
-            Event::Shutdown => self.end_where(now, EndReason::Shutdown, out, |_| true),
+            Event::Shutdown => {
+                self.end_orphans(now, out, |_| true);
+                self.end_where(now, EndReason::Shutdown, out, |_| true);
+            }
             Event::Tick => self.tick(now, out),
         }
+        self.record_touched(out);
         actions
+    }
+
+    /// A number that no session has had.
+    pub fn name_session(&mut self) -> SessionId {
+        let id = SessionId(self.next_session);
+        self.next_session += 1;
+        id
+    }
+
+    /// The number [`Self::name_session`] would give next.
+    pub fn next_session(&self) -> u64 {
+        self.next_session
+    }
+
+    /// Every source port that rests.
+    pub fn rests(&self, now: Instant) -> impl Iterator<Item = Rest> {
+        self.ports.rests(now)
     }
 
     /// Every session.
@@ -164,7 +197,9 @@ impl Proxy {
         out: &mut Vec<Action>,
     ) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let State::Admitting(attempts) = &mut session.state else { return };
+        let State::Admitting(attempts) = &mut session.state else {
+            return self.adoption_failed(id, now, out);
+        };
         *attempts += 1;
         let exhausted = *attempts > SOURCE_ATTEMPTS;
         self.ports.discard(session.source, session.media);
@@ -218,6 +253,10 @@ impl Proxy {
             return;
         }
         self.limits.relay_only = (!on).then_some(RelayReason::SwitchedOff);
+        if !on {
+            // Nobody can relay them.
+            self.end_orphans(now, out, |_| true);
+        }
         let ids: Vec<_> = self.sessions.keys().copied().collect();
         for id in ids {
             self.postpone(id, RelayReason::SwitchedOff, (now, now), out);
@@ -357,6 +396,17 @@ impl Proxy {
         let ids: Vec<_> = self.sessions.iter().filter(|(_, s)| which(s)).map(|(id, _)| *id).collect();
         for id in ids {
             self.end(id, reason, now, out);
+        }
+    }
+
+    fn record_touched(&mut self, out: &mut Vec<Action>) {
+        self.touched.sort_unstable();
+        self.touched.dedup();
+        for session in self.touched.drain(..) {
+            let has_record = |s: &Session| !matches!(s.state, State::Admitting(_));
+            if self.sessions.get(&session).is_some_and(has_record) {
+                out.push(Action::Record { session });
+            }
         }
     }
 

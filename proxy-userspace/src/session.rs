@@ -31,9 +31,9 @@ pub mod offload;
 pub mod record;
 pub mod source_port;
 
-pub use offload::{Offload, RelayReason};
+pub use offload::{Offload, Proof, RelayReason};
 
-/// Names a session within one process.
+/// Names a session among all that this process and those it took over from have had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(pub u64);
 
@@ -163,7 +163,7 @@ pub struct Live {
 }
 
 /// A session keeps this many spare tuples; more are refused until one expires.
-const MAX_BACKUPS: usize = 8;
+pub(crate) const MAX_BACKUPS: usize = 8;
 
 impl Session {
     /// The flow the kernel forwards, if it does.

@@ -31,6 +31,12 @@ pub struct Totals {
     pub offloaded: usize,
     /// Sessions whose client got an answer.
     pub admitted: u64,
+    /// Sessions taken over from an earlier process.
+    pub adopted: u64,
+    /// Flows in the kernel whose session is not known.
+    pub orphans: usize,
+    /// Records of sessions that could not be written.
+    pub records_refused: u64,
     /// Flows installed.
     pub offloads: u64,
     /// Return paths moved.
@@ -170,6 +176,9 @@ impl Totals {
             sessions: proxy.sessions().count(),
             offloaded: proxy.sessions().filter(|(_, session)| is_forwarded(session, executor)).count(),
             admitted: stats.admitted,
+            adopted: stats.adopted,
+            orphans: proxy.orphans().count(),
+            records_refused: executor.records_refused(),
             offloads: stats.offloads,
             migrations: stats.migrations,
             ended: stats.ends().map(|(reason, count)| (reason.as_str(), count)).collect(),

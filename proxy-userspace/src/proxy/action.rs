@@ -25,6 +25,17 @@ pub enum Action {
         /// Source addresses to try next, in order of preference.
         sources: Arc<[IpAddr]>,
     },
+    /// Open the source socket of an adopted session (or say [`super::Event::SourceUnusable`]) and make it known to the
+    /// relay and to signalling.
+    Readmit {
+        /// The session.
+        session: SessionId,
+    },
+    /// Write the session's record anew: what it holds has changed.
+    Record {
+        /// The session.
+        session: SessionId,
+    },
     /// Tell signalling that the session cannot be.
     Refuse {
         /// The session.

@@ -3,7 +3,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -12,7 +12,10 @@ use proxy_protocol::ice::UfragPair;
 use crate::{
     datapath::{FlowCounters, FlowId},
     origin::OriginId,
-    session::{RelayReason, SessionId, SessionOffer, Tuple, offload::RelayCounters},
+    session::{
+        RelayReason, SessionId, SessionOffer, Tuple, offload::RelayCounters, record::Record,
+        source_port::Rest,
+    },
 };
 
 /// What the control plane is told.
@@ -60,6 +63,10 @@ pub enum Event {
     },
     /// A look at the counters of sessions.
     Activity(Vec<(SessionId, Activity)>),
+    /// What an earlier process left: told once, before anything else.
+    Adopted(Box<Inheritance>),
+    /// A look at the counters of flows without a session.
+    Orphans(Vec<(FlowId, FlowCounters)>),
     /// A next hop that flows use became unusable.
     NextHopLost(Vec<SessionId>),
     /// Links or routes changed: flows that had none may have one now.
@@ -104,4 +111,32 @@ pub struct Activity {
     pub closing: bool,
     /// Spare tuples that have been silent for too long.
     pub idle_tuples: Vec<Tuple>,
+}
+
+/// What an earlier process left.
+#[derive(Clone, Debug)]
+pub struct Inheritance {
+    /// Its sessions.
+    pub sessions: Vec<(SessionId, Record)>,
+    /// The flows that the kernel forwards.
+    pub flows: Vec<InheritedFlow>,
+    /// Source ports that are not to be used yet.
+    pub rests: Vec<Rest>,
+    /// It would have named its next session by this number.
+    pub next_session: u64,
+    /// The time of day, which the age of sessions is reckoned by.
+    pub today: SystemTime,
+}
+
+/// A flow that an earlier process installed and the kernel forwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InheritedFlow {
+    /// The flow.
+    pub id: FlowId,
+    /// The client, as on the wire.
+    pub client: SocketAddr,
+    /// Our leased address towards the origin.
+    pub source: SocketAddr,
+    /// The origin's media endpoint.
+    pub origin: SocketAddr,
 }

@@ -9,6 +9,10 @@ use crate::session::{EndReason, RelayReason};
 pub struct Stats {
     /// Sessions whose client got an answer.
     pub admitted: u64,
+    /// Sessions taken over from an earlier process.
+    pub adopted: u64,
+    /// Flows taken over without the record of their session.
+    pub orphaned: u64,
     /// Flows installed.
     pub offloads: u64,
     /// Return paths moved.

@@ -18,15 +18,15 @@ use crate::{
     },
 };
 
-const IDLE: Duration = Duration::from_secs(30);
+pub(super) const IDLE: Duration = Duration::from_secs(30);
 
-struct Script {
-    proxy: Proxy,
-    now: Instant,
-    next: u64,
+pub(super) struct Script {
+    pub(super) proxy: Proxy,
+    pub(super) now: Instant,
+    pub(super) next: u64,
 }
 
-fn origin(last: u8) -> Arc<Origin> {
+pub(super) fn origin(last: u8) -> Arc<Origin> {
     let ip = IpAddr::from([10, 0, 1, last]);
     let at = |port| Some(SocketAddr::new(ip, port));
     Arc::new(Origin {
@@ -42,14 +42,14 @@ fn origin(last: u8) -> Arc<Origin> {
     })
 }
 
-fn tuple(client_port: u16) -> Tuple {
+pub(super) fn tuple(client_port: u16) -> Tuple {
     Tuple {
         client: SocketAddr::from(([192, 0, 2, 1], client_port)),
         local: SocketAddr::from(([198, 51, 100, 1], 8000)),
     }
 }
 
-fn client_ip() -> IpAddr {
+pub(super) fn client_ip() -> IpAddr {
     tuple(0).client.ip()
 }
 
@@ -57,7 +57,7 @@ fn sources() -> Arc<[IpAddr]> {
     [IpAddr::from([10, 0, 1, 254])].into()
 }
 
-fn offer(name: &str, origin: Arc<Origin>) -> SessionOffer {
+pub(super) fn offer(name: &str, origin: Arc<Origin>) -> SessionOffer {
     let ufrag = |text: String| text.parse::<Ufrag>().unwrap();
     SessionOffer {
         stream: StreamRules::default().rtc_url(&format!("webrtc://host/live/{name}")).unwrap(),
@@ -70,25 +70,25 @@ fn offer(name: &str, origin: Arc<Origin>) -> SessionOffer {
 }
 
 impl Script {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with_ports(61000..=61009)
     }
 
-    fn with_ports(ports: std::ops::RangeInclusive<u16>) -> Self {
+    pub(super) fn with_ports(ports: std::ops::RangeInclusive<u16>) -> Self {
         let limits = Limits { max_sessions: 8, connect_timeout: IDLE, idle_timeout: IDLE, relay_only: None };
         let ports = SourcePorts::new(ports, Duration::from_secs(45), 0);
         Self { proxy: Proxy::new(limits, ports), now: Instant::now(), next: 1 }
     }
 
-    fn apply(&mut self, event: Event) -> Vec<Action> {
+    pub(super) fn apply(&mut self, event: Event) -> Vec<Action> {
         self.proxy.apply(event, self.now)
     }
 
-    fn wait(&mut self, time: Duration) {
+    pub(super) fn wait(&mut self, time: Duration) {
         self.now += time;
     }
 
-    fn offered(&mut self, offer: SessionOffer) -> (SessionId, Vec<Action>) {
+    pub(super) fn offered(&mut self, offer: SessionOffer) -> (SessionId, Vec<Action>) {
         let session = SessionId(self.next);
         self.next += 1;
         let media = offer.origin.rtc.unwrap();
@@ -100,7 +100,7 @@ impl Script {
         (session, actions)
     }
 
-    fn checked(&mut self, session: SessionId, tuple: Tuple, nominates: bool) -> Vec<Action> {
+    pub(super) fn checked(&mut self, session: SessionId, tuple: Tuple, nominates: bool) -> Vec<Action> {
         let datagram = Bytes::from_static(b"check");
         self.apply(Event::Checked(Check {
             session,
@@ -124,20 +124,20 @@ impl Script {
         session
     }
 
-    fn reason(&self, session: SessionId) -> Option<RelayReason> {
+    pub(super) fn reason(&self, session: SessionId) -> Option<RelayReason> {
         self.proxy.session(session).unwrap().live().unwrap().offload.reason()
     }
 }
 
-fn installs(actions: &[Action], wanted: SessionId) -> bool {
+pub(super) fn installs(actions: &[Action], wanted: SessionId) -> bool {
     actions.iter().any(|action| matches!(action, Action::Install { session, .. } if *session == wanted))
 }
 
-fn retires(actions: &[Action], wanted: SessionId) -> bool {
+pub(super) fn retires(actions: &[Action], wanted: SessionId) -> bool {
     actions.iter().any(|action| matches!(action, Action::Retire { session, .. } if *session == wanted))
 }
 
-fn removed(actions: &[Action]) -> Option<FlowId> {
+pub(super) fn removed(actions: &[Action]) -> Option<FlowId> {
     actions
         .iter()
         .find_map(|action| if let Action::Remove { flow, .. } = action { Some(*flow) } else { None })

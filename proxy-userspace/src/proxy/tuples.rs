@@ -17,6 +17,7 @@ impl Proxy {
         if !self.sessions.contains_key(&check.session) {
             return;
         }
+        self.end_orphans(now, out, |orphan| orphan.client == check.tuple.client);
         let stolen = self.take_tuple(check.tuple, check.session, now, out);
         let bound = match self.sessions.get(&check.session).and_then(Session::live) {
             None => self.first_heard(&check, now, out),
@@ -49,7 +50,10 @@ impl Proxy {
     pub(super) fn nominate(&mut self, check: &Check, out: &mut Vec<Action>) -> bool {
         if let Some(live) = self.sessions.get_mut(&check.session).and_then(Session::live_mut) {
             live.nominated |= check.nominates;
-            live.ifindex = check.ifindex;
+            if live.ifindex != check.ifindex {
+                live.ifindex = check.ifindex;
+                self.touched.push(check.session);
+            }
         }
         // Another session may have used the tuple in between.
         if self.by_tuple.get(&check.tuple) != Some(&check.session) {
@@ -106,6 +110,7 @@ impl Proxy {
         let stream = session.offer.stream.clone();
         if let Some(live) = session.live_mut() {
             live.move_to(tuple, ifindex, now);
+            self.touched.push(id);
             self.stats.migrations += 1;
             tracing::info!(session = id.0, %stream, "client moved");
             out.push(Action::Activate { session: id, tuple });
@@ -144,6 +149,7 @@ impl Proxy {
     }
 
     pub(super) fn bind(&mut self, id: SessionId, tuple: Tuple, out: &mut Vec<Action>) {
+        self.touched.push(id);
         self.by_tuple.insert(tuple, id);
         self.by_client_ip.entry(tuple.client.ip()).or_default().insert(id);
         out.push(Action::Bind { session: id, tuple });
@@ -151,6 +157,7 @@ impl Proxy {
 
     pub(super) fn unbind(&mut self, id: SessionId, tuple: Tuple, out: &mut Vec<Action>) {
         if self.by_tuple.get(&tuple) == Some(&id) {
+            self.touched.push(id);
             self.by_tuple.remove(&tuple);
             out.push(Action::Unbind { tuple, session: id });
         }
@@ -188,6 +195,7 @@ impl Proxy {
         for id in ids {
             self.escalate(id, out);
         }
+        self.escalate_orphans(ip, out);
     }
 
     pub(super) fn escalate(&self, id: SessionId, out: &mut Vec<Action>) {

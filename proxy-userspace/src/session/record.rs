@@ -28,7 +28,7 @@ pub const RECORD_SIZE: usize = 1024;
 const VERSION: u8 = 1;
 
 /// Where records outlive the process.
-pub trait RecordStore: Send + std::fmt::Debug {
+pub trait RecordStore: Send + Sync + std::fmt::Debug {
     /// Writes the record of a session, over the one it may have.
     fn put(&mut self, session: SessionId, record: &[u8]) -> io::Result<()>;
     /// Removes the record of a session that ended.

@@ -32,6 +32,17 @@ struct Space {
     resting: VecDeque<(Instant, u16)>,
 }
 
+/// A port that must not be leased yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rest {
+    /// Our address.
+    pub source: SocketAddr,
+    /// The origin endpoint it was used towards.
+    pub origin: SocketAddr,
+    /// How much longer it rests.
+    pub left: Duration,
+}
+
 /// How full the fullest space is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -74,6 +85,34 @@ impl SourcePorts {
             }
         }
         None
+    }
+
+    /// Leases the very port that an earlier process leased; false if it is leased or resting already.
+    ///
+    /// It may lie outside the range: that of an earlier process need not be ours.
+    pub fn adopt(&mut self, source: SocketAddr, origin: SocketAddr) -> bool {
+        self.spaces.entry((source.ip(), origin)).or_default().taken.insert(source.port())
+    }
+
+    /// Lets a port that an earlier process freed rest for as long as it still has to.
+    pub fn adopt_rest(&mut self, rest: Rest, now: Instant) {
+        if self.adopt(rest.source, rest.origin) {
+            let until = now + rest.left.min(self.rest);
+            let space = self.spaces.entry((rest.source.ip(), rest.origin)).or_default();
+            let at = space.resting.partition_point(|(other, _)| *other <= until);
+            space.resting.insert(at, (until, rest.source.port()));
+        }
+    }
+
+    /// Every port that rests.
+    pub fn rests(&self, now: Instant) -> impl Iterator<Item = Rest> {
+        self.spaces.iter().flat_map(move |(&(ip, origin), space)| {
+            space.resting.iter().map(move |&(until, port)| Rest {
+                source: SocketAddr::new(ip, port),
+                origin,
+                left: until.saturating_duration_since(now),
+            })
+        })
     }
 
     /// Gives a port back; it rests before it is leased towards `origin` again.
@@ -122,8 +161,10 @@ impl Space {
         let woken: Vec<u16> = self.resting.drain(..over).map(|(_, port)| port).collect();
         for port in &woken {
             self.taken.remove(port);
-            let offset = u32::from(port - first) + size - u32::from(start);
-            self.next = self.next.min(offset % size);
+            // An adopted port may lie outside the range.
+            if let Some(offset) = port.checked_sub(first).map(u32::from).filter(|offset| *offset < size) {
+                self.next = self.next.min((offset + size - u32::from(start)) % size);
+            }
         }
         woken
     }
@@ -212,6 +253,49 @@ mod tests {
         assert_ne!(good, bad);
         assert_eq!(ports.lease(&[ip(1)], origin(2), now), None);
         assert_eq!(ports.lease(&[ip(1)], origin(3), now), Some(good));
+    }
+
+    #[test]
+    fn an_adopted_port_is_leased_and_rests_when_it_is_freed() {
+        let (mut ports, now) = (pool(1), Instant::now());
+        let port = SocketAddr::new(ip(1), 61000);
+        assert!(ports.adopt(port, origin(2)));
+        assert!(!ports.adopt(port, origin(2)), "it is leased already");
+        assert_eq!(ports.lease(&[ip(1)], origin(2), now), None);
+        ports.release(port, origin(2), now);
+        assert_eq!(ports.lease(&[ip(1)], origin(2), now + REST), Some(port));
+    }
+
+    #[test]
+    fn an_adopted_port_outside_the_range_rests_and_is_not_leased_again() {
+        let (mut ports, now) = (pool(1), Instant::now());
+        for port in [60_999, 61_001] {
+            let port = SocketAddr::new(ip(1), port);
+            assert!(ports.adopt(port, origin(2)));
+            ports.release(port, origin(2), now);
+        }
+        assert_eq!(ports.lease(&[ip(1)], origin(2), now + REST).map(|lease| lease.port()), Some(61_000));
+        assert_eq!(ports.lease(&[ip(1)], origin(2), now + REST), None);
+    }
+
+    #[test]
+    fn rests_go_on_where_an_earlier_process_left_them() {
+        let (mut before, now) = (pool(2), Instant::now());
+        for wait in [0, 10] {
+            let lease = before.lease(&[ip(1)], origin(2), now).unwrap();
+            before.release(lease, origin(2), now + Duration::from_secs(wait));
+        }
+        let mut rests: Vec<_> = before.rests(now + Duration::from_secs(20)).collect();
+        // In whatever order they come.
+        rests.reverse();
+        let mut after = pool(2);
+        rests.into_iter().for_each(|rest| after.adopt_rest(rest, now));
+        assert_eq!(after.usage().resting, 2);
+        let at = |seconds| now + Duration::from_secs(seconds);
+        assert_eq!(after.lease(&[ip(1)], origin(2), at(24)), None);
+        assert!(after.lease(&[ip(1)], origin(2), at(25)).is_some());
+        assert_eq!(after.lease(&[ip(1)], origin(2), at(34)), None);
+        assert!(after.lease(&[ip(1)], origin(2), at(35)).is_some());
     }
 
     #[test]

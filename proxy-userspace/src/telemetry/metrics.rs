@@ -28,6 +28,12 @@ fn sessions(registry: &mut Registry, totals: &Totals) {
     gauge(registry, "sessions", "Sessions now", totals.sessions as u64);
     gauge(registry, "sessions_offloaded", "Sessions forwarded in the kernel now", totals.offloaded as u64);
     counter(registry, "sessions_admitted", "Sessions whose client got an answer", totals.admitted);
+    let help = "Sessions taken over from an earlier process";
+    counter(registry, "sessions_adopted", help, totals.adopted);
+    let help = "Flows in the kernel that were taken over without the record of their session";
+    gauge(registry, "flows_without_session", help, totals.orphans as u64);
+    let help = "Records of sessions that could not be written: these sessions do not survive the process";
+    counter(registry, "records_refused", help, totals.records_refused);
     by_reason(registry, "sessions_ended", "Sessions that ended, by reason", &totals.ended);
     counter(registry, "flow_installs", "Flows installed in the kernel", totals.offloads);
     by_reason(registry, "flows_relayed", "Flows not installed or removed again, by reason", &totals.relayed);

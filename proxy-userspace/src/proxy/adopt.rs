@@ -1,0 +1,239 @@
+//! Taking over what an earlier process left: sessions with a record, flows with and without one, ports that rest.
+//!
+//! A flow in the kernel needs nobody to go on, so adoption interrupts none. A flow whose record is missing or illegible
+//! is an orphan: it cannot be listed, moved or ended by name, and is removed when its client falls silent.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use super::{Action, CLOSE_QUIET, Inheritance, InheritedFlow, Proxy};
+use crate::{
+    datapath::{Escalation, FlowCounters, FlowId},
+    session::{
+        EndReason, Live, MAX_BACKUPS, Offload, Proof, Session, SessionId, State,
+        record::{Path, Record},
+    },
+};
+
+/// A flow that belongs to no session we know.
+#[derive(Debug)]
+struct Orphan {
+    /// What the flow holds, it holds in this name.
+    session: SessionId,
+    flow: InheritedFlow,
+    /// A DTLS alert went by.
+    closing: bool,
+}
+
+/// Flows without a session.
+#[derive(Debug, Default)]
+pub(super) struct Orphans(BTreeMap<u32, Orphan>);
+
+impl Orphans {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (SessionId, FlowId)> {
+        self.0.values().map(|orphan| (orphan.session, orphan.flow.id))
+    }
+
+    fn insert(&mut self, session: SessionId, flow: InheritedFlow) {
+        self.0.insert(flow.id.0, Orphan { session, flow, closing: false });
+    }
+
+    fn ids_where(&self, which: impl Fn(&InheritedFlow) -> bool) -> Vec<FlowId> {
+        self.0.values().map(|orphan| &orphan.flow).filter(|flow| which(flow)).map(|flow| flow.id).collect()
+    }
+}
+
+impl Proxy {
+    pub(super) fn adopt(&mut self, left: Inheritance, now: Instant, out: &mut Vec<Action>) {
+        let mut flows: HashMap<(SocketAddr, SocketAddr), InheritedFlow> =
+            left.flows.iter().map(|flow| ((flow.source, flow.origin), *flow)).collect();
+        self.next_session = left.sessions.iter().map(|(id, _)| id.0 + 1).fold(left.next_session, u64::max);
+        // A tuple that two sessions claim belongs to the one that the kernel forwards.
+        let (with_flow, without): (Vec<_>, Vec<_>) =
+            left.sessions.into_iter().partition(|(_, record)| flows.contains_key(&ends_of(record)));
+        for (id, record) in with_flow.into_iter().chain(without) {
+            let age = record.age(left.today);
+            let ends = ends_of(&record);
+            if self.adopt_session(id, record, flows.get(&ends).copied(), (now, age), out) {
+                flows.remove(&ends);
+            }
+        }
+        let mut orphans: Vec<_> = flows.into_values().collect();
+        orphans.sort_by_key(|flow| flow.id.0);
+        orphans.into_iter().for_each(|flow| self.adopt_orphan(flow, out));
+        left.rests.into_iter().for_each(|rest| self.ports.adopt_rest(rest, now));
+        let ids: Vec<_> = self.sessions.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.escalate(id, out));
+        tracing::info!(
+            sessions = self.sessions.len(),
+            in_kernel = self.sessions.values().filter(|session| session.flow().is_some()).count(),
+            without_record = self.orphans.0.len(),
+            "took over from an earlier process"
+        );
+    }
+
+    /// Every flow in the kernel, with the session it belongs to or is held by.
+    pub fn flows(&self) -> impl Iterator<Item = (SessionId, FlowId)> {
+        let sessions = self.sessions.iter().filter_map(|(id, session)| Some((*id, session.flow()?)));
+        sessions.chain(self.orphans.iter())
+    }
+
+    /// The flows without a session.
+    pub fn orphans(&self) -> impl Iterator<Item = FlowId> {
+        self.orphans.iter().map(|(_, flow)| flow)
+    }
+
+    fn adopt_session(
+        &mut self,
+        id: SessionId,
+        record: Record,
+        flow: Option<InheritedFlow>,
+        (now, age): (Instant, Duration),
+        out: &mut Vec<Action>,
+    ) -> bool {
+        let known = self.sessions.contains_key(&id) || self.by_ufrags.contains_key(&record.offer.ufrags);
+        if known || !self.ports.adopt(record.source, record.media) {
+            tracing::warn!(session = id.0, source = %record.source, "two records claim the same");
+            return false;
+        }
+        let Record { offer, media, source, path, .. } = record;
+        let client_ip = offer.client_ip;
+        let born = now.checked_sub(age).unwrap_or(now);
+        let live = path.map(|path| self.adopt_path(id, path, flow, now, out));
+        if live.is_none()
+            && let Some(flow) = flow
+        {
+            out.push(Action::Remove { session: id, flow: flow.id });
+        }
+        let state = live.map_or(State::Waiting, |live| State::Live(Box::new(live)));
+        self.by_ufrags.insert(offer.ufrags.clone(), id);
+        self.sessions.insert(id, Session { offer, media, source, born, state });
+        self.stats.adopted += 1;
+        out.push(Action::Readmit { session: id });
+        self.touched.push(id);
+        if self.sessions.get(&id).and_then(Session::live).is_some() {
+            self.bind_adopted(id, out);
+        } else {
+            self.await_client(client_ip, out);
+        }
+        true
+    }
+
+    fn adopt_path(
+        &mut self,
+        id: SessionId,
+        path: Path,
+        flow: Option<InheritedFlow>,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) -> Live {
+        let mut live = Live::new(path.active, path.ifindex, false, now);
+        live.backups = path.backups.into_iter().take(MAX_BACKUPS).collect();
+        match flow {
+            // What was installed had been nominated and answered.
+            Some(flow) if flow.client == path.active.client => {
+                (live.nominated, live.answered) = (true, true);
+                live.offload =
+                    Offload::Installed { flow: flow.id, since: now, proof: Proof::default(), failures: 0 };
+            }
+            // The client had moved on.
+            Some(flow) => out.push(Action::Remove { session: id, flow: flow.id }),
+            None => {}
+        }
+        live
+    }
+
+    fn bind_adopted(&mut self, id: SessionId, out: &mut Vec<Action>) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        let tuples: Vec<_> = session.tuples().collect();
+        for tuple in tuples.iter().filter(|tuple| !self.by_tuple.contains_key(tuple)).collect::<Vec<_>>() {
+            self.bind(id, *tuple, out);
+        }
+        if let Some(&active) = tuples.first().filter(|active| self.by_tuple.get(active) == Some(&id)) {
+            out.push(Action::Activate { session: id, tuple: active });
+        }
+    }
+
+    fn adopt_orphan(&mut self, flow: InheritedFlow, out: &mut Vec<Action>) {
+        // A port that a session with a record holds as well is freed by that session.
+        self.ports.adopt(flow.source, flow.origin);
+        let session = SessionId(self.next_session);
+        self.next_session += 1;
+        self.orphans.insert(session, flow);
+        self.stats.orphaned += 1;
+        out.push(Action::Escalate { flow: flow.id, what: self.orphan_escalation(flow.client.ip()) });
+    }
+
+    /// The source port of an adopted session is somebody else's by now: nobody can relay it.
+    pub(super) fn adoption_failed(&mut self, id: SessionId, now: Instant, out: &mut Vec<Action>) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let (source, origin) = (session.source, session.media);
+        let flow = session.flow();
+        if let Some(live) = session.live_mut()
+            && let Some(flow) = flow
+        {
+            let client = live.active.client;
+            live.offload = Offload::relayed(crate::session::RelayReason::Settling, now);
+            self.orphans.insert(id, InheritedFlow { id: flow, client, source, origin });
+            self.stats.orphaned += 1;
+        } else {
+            self.ports.discard(source, origin);
+        }
+        self.end(id, EndReason::NoSourcePort, now, out);
+    }
+
+    pub(super) fn orphans_looked(
+        &mut self,
+        looks: Vec<(FlowId, FlowCounters)>,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) {
+        for (flow, counters) in looks {
+            let Some(orphan) = self.orphans.0.get_mut(&flow.0) else { continue };
+            orphan.closing |= counters.closing;
+            let idle = counters.to_origin.idle;
+            if idle >= self.limits.idle_timeout || (orphan.closing && idle >= CLOSE_QUIET) {
+                self.end_orphan(flow, now, out);
+            }
+        }
+    }
+
+    pub(super) fn end_orphans(
+        &mut self,
+        now: Instant,
+        out: &mut Vec<Action>,
+        which: impl Fn(&InheritedFlow) -> bool,
+    ) {
+        for flow in self.orphans.ids_where(which) {
+            self.end_orphan(flow, now, out);
+        }
+    }
+
+    /// A session that is awaited from a client address may come from a tuple that an orphan's flow has the key of.
+    pub(super) fn escalate_orphans(&self, ip: IpAddr, out: &mut Vec<Action>) {
+        let what = self.orphan_escalation(ip);
+        let flows = self.orphans.ids_where(|flow| flow.client.ip() == ip);
+        out.extend(flows.into_iter().map(|flow| Action::Escalate { flow, what }));
+    }
+
+    fn orphan_escalation(&self, ip: IpAddr) -> Escalation {
+        Escalation { requests: self.pending.contains_key(&ip), responses: false }
+    }
+
+    fn end_orphan(&mut self, flow: FlowId, now: Instant, out: &mut Vec<Action>) {
+        let Some(orphan) = self.orphans.0.remove(&flow.0) else { return };
+        self.ports.release(orphan.flow.source, orphan.flow.origin, now);
+        tracing::info!(session = orphan.session.0, "flow without a record ended");
+        out.push(Action::Remove { session: orphan.session, flow });
+    }
+}
+
+fn ends_of(record: &Record) -> (SocketAddr, SocketAddr) {
+    (record.source, record.media)
+}
+
+#[cfg(test)]
+mod tests;
