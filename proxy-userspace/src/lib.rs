@@ -10,6 +10,7 @@ pub mod control;
 pub mod datapath;
 pub mod executor;
 pub mod first_use;
+pub mod lifecycle;
 pub mod net;
 pub mod origin;
 pub mod proxy;

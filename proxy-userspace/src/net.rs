@@ -1,6 +1,8 @@
 //! Sockets and netlink: thin I/O that knows no session.
 
 pub mod conntrack;
+pub mod handover;
+pub mod namespace;
 pub mod neighbour_answers;
 pub mod route;
 pub mod udp;

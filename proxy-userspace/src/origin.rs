@@ -75,6 +75,15 @@ pub enum OriginEvent {
     Down(OriginId),
 }
 
+/// What a registry leaves to that of the next process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Origins that serve.
+    pub origins: Vec<Arc<Origin>>,
+    /// Which one each stream is on.
+    pub picks: Vec<(StreamKey, OriginId)>,
+}
+
 /// Where streams are found: one implementation per kind of fleet.
 #[async_trait::async_trait]
 pub trait Registry: Send + Sync + 'static {

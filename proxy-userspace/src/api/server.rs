@@ -2,7 +2,14 @@
 //!
 //! A [`Server`] is bound first and served later, so that a taken port stops the start instead of being a line in a log.
 
-use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::{AsFd as _, OwnedFd},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::Router;
 use http::Request;
@@ -15,7 +22,7 @@ use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -29,6 +36,8 @@ const MAX_CONNECTIONS: usize = 8192;
 const BACKLOG: i32 = 1024;
 /// How long accepting rests after the system refused a connection, which is mostly a lack of descriptors.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// A client that connected right before the end has this long to send its request.
+const FIRST_REQUEST: Duration = Duration::from_millis(500);
 
 /// A bound HTTP server.
 #[derive(Debug)]
@@ -41,8 +50,17 @@ impl Server {
     ///
     /// Must be called within a tokio runtime.
     pub fn bind(listen: Listen) -> io::Result<Self> {
-        let mut listeners: Vec<TcpListener> = Vec::new();
+        Self::inherit(listen, Vec::new())
+    }
+
+    /// As [`Self::bind`], but goes on with listeners of an earlier process wherever the addresses agree.
+    pub fn inherit(listen: Listen, inherited: Vec<OwnedFd>) -> io::Result<Self> {
+        let mut listeners = inherited.into_iter().map(adopt).collect::<io::Result<Vec<_>>>()?;
+        listeners.retain(|listener| listener.local_addr().is_ok_and(|address| listen.takes(address)));
         for mut address in listen.addresses() {
+            if listeners.iter().any(|l| l.local_addr().is_ok_and(|found| found.ip() == address.ip())) {
+                continue;
+            }
             if let Some(first) = listeners.first() {
                 address.set_port(first.local_addr()?.port());
             }
@@ -53,6 +71,19 @@ impl Server {
             }
         }
         Ok(Self { listeners })
+    }
+
+    /// Second descriptors of its listeners, for the next process.
+    pub fn share(&self) -> io::Result<Vec<(SocketAddr, OwnedFd)>> {
+        let share =
+            |listener: &TcpListener| Ok((listener.local_addr()?, listener.as_fd().try_clone_to_owned()?));
+        self.listeners.iter().map(share).collect()
+    }
+
+    /// A server on the same listeners: connections wait in them while neither is served.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let listeners = self.share()?.into_iter().map(|(_, listener)| adopt(listener));
+        Ok(Self { listeners: listeners.collect::<io::Result<_>>()? })
     }
 
     /// The first bound address, whose port is that of all.
@@ -141,7 +172,10 @@ async fn serve_connection(
 ) {
     let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
     let ends = Connection { peer, local };
+    let has_asked = Arc::new(Notify::new());
+    let asks = Arc::clone(&has_asked);
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        asks.notify_one();
         request.extensions_mut().insert(ends);
         service.call(request)
     });
@@ -151,8 +185,14 @@ async fn serve_connection(
     let result = tokio::select! {
         result = connection.as_mut() => result,
         () = stopped(stop) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            tokio::select! {
+                result = connection.as_mut() => result,
+                // A connection without a request would be closed at once, with the request on its way.
+                _ = timeout(FIRST_REQUEST, has_asked.notified()) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
         }
     };
     if let Err(error) = result {
@@ -175,6 +215,11 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
+}
+
+/// A listener that is bound and listens already.
+fn adopt(listener: OwnedFd) -> io::Result<TcpListener> {
+    TcpListener::from_std(listener.into())
 }
 
 fn lacks_ipv6(error: &io::Error) -> bool {
@@ -251,6 +296,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_client_that_has_just_connected_is_answered_at_stop() {
+        let rig = serve(Router::new().route("/", get(|| async { "done" })), SECOND, 5 * SECOND);
+        let mut stream = TcpStream::connect(rig.address).await.unwrap();
+        // Wait until it is accepted: a connection in the backlog is reset.
+        sleep(Duration::from_millis(50)).await;
+        rig.stop.send(true).unwrap();
+        sleep(Duration::from_millis(50)).await;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("done"), "{answer}");
+        timeout(5 * SECOND, rig.task).await.expect("and then it ends").unwrap();
+    }
+
+    #[tokio::test]
     async fn a_request_that_outlives_the_grace_is_cut() {
         let rig = serve(
             Router::new().route("/", get(std::future::pending::<()>)),
@@ -269,6 +329,32 @@ mod tests {
         let server = Server::bind(Listen { ip: None, port: 0 }).unwrap();
         let ports: Vec<_> = server.listeners.iter().map(|l| l.local_addr().unwrap().port()).collect();
         assert!(ports.iter().all(|port| *port == ports[0]), "{ports:?}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_came_while_nobody_served_is_served_by_the_heir() {
+        let first = Server::bind(ANY).unwrap();
+        let address = first.local_addr().unwrap();
+        let descriptors = first.share().unwrap().into_iter().map(|(_, listener)| listener).collect();
+        drop(first);
+        let client = tokio::spawn(exchange(address, "GET / HTTP/1.0\r\n\r\n"));
+        let heir = Server::inherit(Listen { port: address.port(), ..ANY }, descriptors).unwrap();
+        assert_eq!(heir.local_addr().unwrap(), address);
+        let (stop, stopping) = watch::channel(false);
+        let router = Router::new().route("/", get(|| async { "heir" }));
+        let serving = tokio::spawn(heir.serve(router, SECOND, SECOND, stopping));
+        assert!(client.await.unwrap().ends_with("heir"));
+        stop.send(true).unwrap();
+        serving.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn listeners_of_another_address_are_not_used() {
+        let first = Server::bind(ANY).unwrap();
+        let descriptors = first.share().unwrap().into_iter().map(|(_, listener)| listener).collect();
+        let elsewhere = Listen { ip: Some(IpAddr::from([127, 0, 0, 2])), port: 0 };
+        let second = Server::inherit(elsewhere, descriptors).unwrap();
+        assert_eq!(second.local_addr().unwrap().ip(), IpAddr::from([127, 0, 0, 2]));
     }
 
     #[tokio::test]

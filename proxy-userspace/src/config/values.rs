@@ -26,6 +26,12 @@ impl Listen {
         }
     }
 
+    /// Whether a socket on `address` is one that [`Self::addresses`] asks for.
+    pub fn takes(&self, address: SocketAddr) -> bool {
+        let wanted = self.addresses();
+        wanted.iter().any(|w| w.ip() == address.ip() && [0, address.port()].contains(&w.port()))
+    }
+
     /// Whether two sockets of one protocol cannot both be bound.
     pub(super) fn clashes_with(&self, other: &Self) -> bool {
         let overlap = |a: SocketAddr, b: SocketAddr| {

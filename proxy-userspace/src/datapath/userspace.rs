@@ -8,6 +8,7 @@
 use std::{
     io,
     net::SocketAddr,
+    os::fd::OwnedFd,
     sync::Arc,
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -20,16 +21,18 @@ use proxy_protocol::ice::{IcePwd, UfragPair};
 use tokio::sync::mpsc;
 
 use crate::{
-    net::udp::UdpSocket,
+    net::{handover::Role, udp::UdpSocket},
     proxy::{Activity, Event, ForwardCheck},
     session::{SessionId, Tuple, offload::RelayCounters},
 };
 
 mod counters;
+mod sockets;
 mod table;
 mod worker;
 
 pub use counters::RelayTotals;
+pub use sockets::Sockets;
 use table::{Peer, SourceSocket, Table};
 use worker::Worker;
 
@@ -72,7 +75,14 @@ impl Relay {
     ///
     /// A host without IPv6 serves IPv4 alone.
     pub fn start(listen: &[SocketAddr], workers: usize, events: mpsc::Sender<Event>) -> io::Result<Self> {
-        let (local, mut listeners) = bind_all(listen, workers.max(1))?;
+        let mut relay = Self::new(Sockets::bind(listen, workers)?, events)?;
+        relay.resume()?;
+        Ok(relay)
+    }
+
+    /// Makes a relay that reads nothing before [`Self::resume`].
+    pub fn new(sockets: Sockets, events: mpsc::Sender<Event>) -> io::Result<Self> {
+        let Sockets { local, listeners, sources } = sockets;
         let shared = Arc::new(Shared {
             table: Table::default(),
             counters: counters::Counters::default(),
@@ -80,11 +90,48 @@ impl Relay {
             events,
         });
         let workers = listeners
-            .drain(..)
+            .into_iter()
             .map(|sockets| Worker::new(sockets, Arc::clone(&shared)).map(Arc::new))
             .collect::<io::Result<Vec<_>>>()?;
-        let threads = workers.iter().enumerate().map(spawn).collect::<io::Result<_>>()?;
-        Ok(Self { shared, workers, threads, local, sources: Mutex::default() })
+        let relay = Self { shared, workers, threads: Vec::new(), local, sources: Mutex::default() };
+        sources.into_iter().try_for_each(|socket| relay.keep_source(socket).map(drop))?;
+        Ok(relay)
+    }
+
+    /// Starts the threads, unless they run.
+    pub fn resume(&mut self) -> io::Result<()> {
+        if self.threads.is_empty() {
+            self.workers.iter().for_each(|worker| worker.rearm());
+            self.threads = self.workers.iter().enumerate().map(spawn).collect::<io::Result<_>>()?;
+        }
+        Ok(())
+    }
+
+    /// Ends the threads; what arrives waits in the sockets.
+    pub fn pause(&mut self) {
+        for worker in &self.workers {
+            worker.stop();
+        }
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a relay worker panicked");
+            }
+        }
+    }
+
+    /// Second descriptors of every socket, for the next process.
+    pub fn share(&self) -> io::Result<Vec<(Role, OwnedFd)>> {
+        let mut shared = Vec::new();
+        for (worker, sockets) in self.workers.iter().enumerate() {
+            for socket in sockets.listeners() {
+                let worker = u16::try_from(worker).map_err(|_| io::ErrorKind::InvalidInput)?;
+                shared.push((Role::Media { worker, address: socket.local_addr() }, socket.share()?));
+            }
+        }
+        for (address, source) in self.sources.lock().iter() {
+            shared.push((Role::Source(*address), source.socket.share()?));
+        }
+        Ok(shared)
     }
 
     /// The service addresses, with the port the system chose if it was asked to.
@@ -152,61 +199,31 @@ impl Relay {
     }
 
     fn source(&self, address: SocketAddr) -> io::Result<Arc<SourceSocket>> {
-        let mut sources = self.sources.lock();
-        if let Some(source) = sources.get(&address) {
+        if let Some(source) = self.sources.lock().get(&address) {
             return Ok(Arc::clone(source));
         }
-        let source = Arc::new(SourceSocket { socket: UdpSocket::bind(address, false)? });
+        self.keep_source(UdpSocket::bind(address, false)?)
+    }
+
+    fn keep_source(&self, socket: UdpSocket) -> io::Result<Arc<SourceSocket>> {
+        let address = socket.local_addr();
+        let source = Arc::new(SourceSocket { socket });
         let worker = usize::from(address.port()) % self.workers.len();
         self.workers.get(worker).expect("a remainder is in range").watch(Arc::clone(&source))?;
-        sources.insert(address, Arc::clone(&source));
+        self.sources.lock().insert(address, Arc::clone(&source));
         Ok(source)
     }
 }
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        for worker in &self.workers {
-            worker.stop();
-        }
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a relay worker panicked");
-            }
-        }
+        self.pause();
     }
 }
 
 fn spawn((index, worker): (usize, &Arc<Worker>)) -> io::Result<JoinHandle<()>> {
     let worker = Arc::clone(worker);
     std::thread::Builder::new().name(format!("relay-{index}")).spawn(move || worker.run())
-}
-
-/// One socket per worker and address; all workers share the port.
-fn bind_all(listen: &[SocketAddr], workers: usize) -> io::Result<(Vec<SocketAddr>, Vec<Vec<UdpSocket>>)> {
-    let mut local: Vec<SocketAddr> = Vec::new();
-    let mut all: Vec<Vec<UdpSocket>> = (0..workers).map(|_| Vec::new()).collect();
-    for &wanted in listen {
-        // A port chosen by the system for the first address is the port of all.
-        let port = local.first().map_or(wanted.port(), SocketAddr::port);
-        let mut address = SocketAddr::new(wanted.ip(), port);
-        for (i, sockets) in all.iter_mut().enumerate() {
-            let socket = match UdpSocket::bind(address, true) {
-                Ok(socket) => socket,
-                Err(error) if i == 0 && address.is_ipv6() && !local.is_empty() => {
-                    tracing::info!(%error, "no IPv6 on this host: serving IPv4 alone");
-                    break;
-                }
-                Err(error) => return Err(error),
-            };
-            address = socket.local_addr();
-            sockets.push(socket);
-        }
-        if all.iter().all(|sockets| sockets.iter().any(|s| s.local_addr() == address)) {
-            local.push(address);
-        }
-    }
-    Ok((local, all))
 }
 
 impl Peer {

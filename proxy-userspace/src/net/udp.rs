@@ -76,6 +76,21 @@ impl UdpSocket {
         Ok(Self { fd: socket.into(), local })
     }
 
+    /// Goes on with a socket that an earlier process bound and set up as [`Self::bind`] does.
+    pub fn inherit(fd: OwnedFd) -> io::Result<Self> {
+        let socket = Socket::from(fd);
+        let local = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::InvalidInput)?;
+        if socket.r#type()? != Type::DGRAM {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        Ok(Self { fd: socket.into(), local })
+    }
+
+    /// A second descriptor of the same socket, for the next process.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        self.fd.try_clone()
+    }
+
     /// The bound address.
     pub fn local_addr(&self) -> SocketAddr {
         self.local

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    Origin, OriginEvent, OriginId, OriginStatus, PickError, Registry,
+    Known, Origin, OriginEvent, OriginId, OriginStatus, PickError, Registry,
     probe::Probe,
     registry::{Lease, Origins, Refusal},
 };
@@ -45,8 +45,24 @@ impl MemoryRegistry {
         (Arc::new(registry), receiver)
     }
 
-    /// Registers an origin that needs no heartbeats.
-    pub fn register_static(&self, origin: Origin) -> Result<(), PickError> {
+    /// Takes over what the registry of another process knew.
+    pub fn adopt(&self, known: Known) {
+        let mut origins = self.origins.lock();
+        self.publish(origins.adopt(known, now()));
+        drop(origins);
+        self.due.notify_one();
+    }
+
+    /// What the registry of another process is to know.
+    pub fn known(&self) -> Known {
+        self.origins.lock().known(now())
+    }
+
+    /// Registers an origin that needs no heartbeats. One that was taken over keeps its id, which its sessions know.
+    pub fn register_static(&self, mut origin: Origin) -> Result<(), PickError> {
+        if let Some(id) = self.origins.lock().same_but_for_id(&origin) {
+            origin.id = id;
+        }
         self.record(origin, Lease::Static)
     }
 

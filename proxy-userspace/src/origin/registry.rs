@@ -25,7 +25,7 @@ use rand::Rng;
 use tracing::{info, warn};
 
 use self::entry::{DownReason, Entry, State};
-use super::{Origin, OriginEvent, OriginId, OriginStatus, probe::ProbeError};
+use super::{Known, Origin, OriginEvent, OriginId, OriginStatus, probe::ProbeError};
 use crate::config;
 
 mod entry;
@@ -91,6 +91,7 @@ impl Origins {
         if let Some(entry) = self.entries.get_mut(&origin.id)
             && *entry.origin == origin
         {
+            entry.lease = lease;
             return Ok(entry.renew(&self.settings, now).into_iter().collect());
         }
         let mut events = self.replace_earlier_runs(&origin, now);
@@ -102,6 +103,46 @@ impl Origins {
         events.extend(entry.renew(&self.settings, now));
         self.entries.insert(entry.origin.id.clone(), entry);
         Ok(events)
+    }
+
+    /// Takes over what another process knew. Its origins served a moment ago, so they are up until a probe says otherwise,
+    /// and streams stay where they are.
+    pub fn adopt(&mut self, known: Known, now: Instant) -> Vec<OriginEvent> {
+        let mut events = Vec::new();
+        for origin in known.origins {
+            if self.entries.len() < MAX_ORIGINS && !self.entries.contains_key(&origin.id) {
+                let mut entry = Entry::new(Origin::clone(&origin), Lease::Heartbeat, now);
+                events.extend(entry.enter(State::Up));
+                self.entries.insert(origin.id.clone(), entry);
+            }
+        }
+        for (stream, id) in known.picks {
+            if self.picks.len() < MAX_PICKS
+                && !self.picks.contains_key(&stream)
+                && let Some(entry) = self.entries.get(&id)
+            {
+                let origin = Arc::clone(&entry.origin);
+                self.assign(&stream, &origin, now);
+            }
+        }
+        events
+    }
+
+    /// What another process is to know.
+    pub fn known(&self, now: Instant) -> Known {
+        let serving = self.entries.values().filter(|entry| entry.is_serving());
+        let picks = self.picks.iter().filter(|(_, pick)| now < pick.expires);
+        Known {
+            origins: serving.map(|entry| Arc::clone(&entry.origin)).collect(),
+            picks: picks.map(|(stream, pick)| (stream.clone(), pick.origin.clone())).collect(),
+        }
+    }
+
+    /// The id under which an origin is known that is the same but for its id.
+    pub fn same_but_for_id(&self, origin: &Origin) -> Option<OriginId> {
+        let known = self.entries.values().map(|entry| &entry.origin);
+        let mut same = known.filter(|known| Origin { id: known.id.clone(), ..origin.clone() } == ***known);
+        same.next().map(|known| known.id.clone())
     }
 
     /// The origin of `stream`; one with the fewest streams if it has none that is up.

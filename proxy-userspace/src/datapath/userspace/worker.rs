@@ -78,6 +78,18 @@ impl Worker {
         }
     }
 
+    /// Lets [`Worker::run`] be called again after [`Worker::stop`].
+    pub(super) fn rearm(&self) {
+        // The event counts how often it was set; one read takes it back to zero.
+        let _was_not_set = rustix::io::read(&self.wake, &mut [0; 8]);
+        self.stopping.store(false, Relaxed);
+    }
+
+    /// The sockets on the service port.
+    pub(super) fn listeners(&self) -> &[UdpSocket] {
+        &self.listeners
+    }
+
     pub(super) fn run(&self) {
         let mut batch = RecvBatch::default();
         let mut ready = Vec::with_capacity(64);

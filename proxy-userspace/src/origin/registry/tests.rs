@@ -365,3 +365,25 @@ fn the_first_heartbeat_alone_is_logged_in_the_words_that_scripts_wait_for() {
     let [line] = &lines[..] else { panic!("{lines:?}") };
     assert!(line.contains("Register SRS media server") && line.contains("device=origin1"), "{line}");
 }
+
+#[test]
+fn what_another_process_knew_is_up_at_once_and_streams_stay_where_they_are() {
+    let mut before = Script::with_up(&["a", "b"]);
+    let picks: Vec<_> = ["s1", "s2", "s3"].map(|stream| before.pick(stream).unwrap()).into();
+    let known = before.origins.known(before.now());
+    let mut after = Script::new(SETTINGS);
+    let now = after.now();
+    assert_eq!(after.origins.adopt(known, now).len(), 2, "both are up");
+    assert_eq!(["s1", "s2", "s3"].map(|stream| after.pick(stream).unwrap()).to_vec(), picks);
+    assert_eq!(after.due(), ["a", "b"], "and probed");
+    assert_eq!(after.heartbeat(origin("a", "1")), [], "a heartbeat changes nothing");
+    after.fail("a", "1");
+    assert_eq!(after.fail("a", "1"), Some(OriginEvent::Down(id("a", "1"))));
+}
+
+#[test]
+fn a_static_origin_is_recognized_whatever_process_named_it() {
+    let script = Script::with_up(&["a"]);
+    assert_eq!(script.origins.same_but_for_id(&origin("a", "2")), Some(id("a", "1")));
+    assert_eq!(script.origins.same_but_for_id(&origin("b", "1")), None);
+}

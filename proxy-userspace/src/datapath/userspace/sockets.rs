@@ -1,0 +1,176 @@
+//! The relay's sockets: bound anew, or those of an earlier process.
+//!
+//! All workers share the service port by `SO_REUSEPORT`, and the kernel spreads clients over its sockets. A second set of
+//! sockets beside the first one would take half of the clients away from it, so the next process goes on with the very
+//! sockets of the one before.
+
+use std::{io, net::SocketAddr, os::fd::OwnedFd};
+
+use crate::net::{handover::Role, udp::UdpSocket};
+
+/// Sockets of a relay.
+#[derive(Debug)]
+pub struct Sockets {
+    /// The service addresses.
+    pub(super) local: Vec<SocketAddr>,
+    /// The sockets on them, by worker.
+    pub(super) listeners: Vec<Vec<UdpSocket>>,
+    /// The sockets on source ports.
+    pub(super) sources: Vec<UdpSocket>,
+}
+
+impl Sockets {
+    /// Binds every address of `listen` once per worker.
+    pub fn bind(listen: &[SocketAddr], workers: usize) -> io::Result<Self> {
+        Self::inherit(listen, workers, Vec::new())
+    }
+
+    /// As [`Self::bind`], but goes on with what was inherited wherever the addresses agree.
+    pub fn inherit(
+        listen: &[SocketAddr],
+        workers: usize,
+        inherited: Vec<(Role, OwnedFd)>,
+    ) -> io::Result<Self> {
+        let (mut media, mut sources) = (Vec::new(), Vec::new());
+        for (role, descriptor) in inherited {
+            match role {
+                Role::Media { worker, .. } => {
+                    media.push((usize::from(worker), UdpSocket::inherit(descriptor)?))
+                }
+                Role::Source(_) => sources.push(UdpSocket::inherit(descriptor)?),
+                Role::Lock | Role::Doorbell | Role::HttpApi(_) | Role::HttpServer(_) | Role::SystemApi(_) => {
+                }
+            }
+        }
+        let mut sockets =
+            Self { local: Vec::new(), listeners: (0..workers.max(1)).map(|_| Vec::new()).collect(), sources };
+        for &wanted in listen {
+            sockets.place(wanted, &mut media);
+            sockets.complete(wanted)?;
+        }
+        Ok(sockets)
+    }
+
+    /// Gives the inherited sockets of one address to the workers.
+    fn place(&mut self, wanted: SocketAddr, media: &mut Vec<(usize, UdpSocket)>) {
+        let fits =
+            |address: SocketAddr| address.ip() == wanted.ip() && [0, address.port()].contains(&wanted.port());
+        let workers = self.listeners.len();
+        for (worker, socket) in media.extract_if(.., |(_, socket)| fits(socket.local_addr())) {
+            let sockets = self.listeners.get_mut(worker % workers).expect("a remainder is in range");
+            sockets.push(socket);
+        }
+    }
+
+    /// Binds for every worker that has no socket on one address.
+    fn complete(&mut self, wanted: SocketAddr) -> io::Result<()> {
+        let of_ip = |socket: &&UdpSocket| socket.local_addr().ip() == wanted.ip();
+        let found = self.listeners.iter().flatten().find(of_ip).map(UdpSocket::local_addr);
+        // A port chosen by the system for the first address is the port of all.
+        let port = self.local.first().map_or(wanted.port(), SocketAddr::port);
+        let mut address = found.unwrap_or(SocketAddr::new(wanted.ip(), port));
+        for (worker, sockets) in self.listeners.iter_mut().enumerate() {
+            if sockets.iter().any(|socket| of_ip(&socket)) {
+                continue;
+            }
+            match UdpSocket::bind(address, true) {
+                Ok(socket) => {
+                    address = socket.local_addr();
+                    sockets.push(socket);
+                }
+                Err(error) if worker == 0 && address.is_ipv6() && !self.local.is_empty() => {
+                    tracing::info!(%error, "no IPv6 on this host: serving IPv4 alone");
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.local.push(address);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn any() -> SocketAddr {
+        "127.0.0.1:0".parse().unwrap()
+    }
+
+    fn shared(sockets: &Sockets) -> Vec<(Role, OwnedFd)> {
+        let listeners = sockets.listeners.iter().enumerate();
+        let roles =
+            listeners.flat_map(|(worker, sockets)| sockets.iter().map(move |socket| (worker, socket)));
+        let media = roles.map(|(worker, socket)| {
+            let role = Role::Media { worker: worker as u16, address: socket.local_addr() };
+            (role, socket.share().unwrap())
+        });
+        let sources = sockets.sources.iter().map(|s| (Role::Source(s.local_addr()), s.share().unwrap()));
+        media.chain(sources).collect()
+    }
+
+    fn ports(sockets: &Sockets) -> Vec<Vec<u16>> {
+        let ports = |sockets: &Vec<UdpSocket>| sockets.iter().map(|s| s.local_addr().port()).collect();
+        sockets.listeners.iter().map(ports).collect()
+    }
+
+    #[test]
+    fn every_worker_has_a_socket_on_the_same_port() {
+        let sockets = Sockets::bind(&[any()], 3).unwrap();
+        let port = sockets.local[0].port();
+        assert_eq!(ports(&sockets), vec![vec![port]; 3]);
+    }
+
+    #[test]
+    fn inherited_sockets_are_used_and_none_is_bound_beside_them() {
+        let before = Sockets::bind(&[any()], 2).unwrap();
+        let address = before.local[0];
+        let after = Sockets::inherit(&[address], 2, shared(&before)).unwrap();
+        assert_eq!(ports(&after), vec![vec![address.port()]; 2]);
+        assert_eq!(after.local, [address]);
+        // The very same sockets: what waits in one is read from the other.
+        let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.send_to(b"early", address).unwrap();
+        drop(before);
+        let mut batch = crate::net::udp::RecvBatch::default();
+        let received = |sockets: &Vec<UdpSocket>, batch: &mut _| sockets[0].receive(batch).is_ok();
+        assert!(after.listeners.iter().any(|sockets| received(sockets, &mut batch)));
+    }
+
+    #[test]
+    fn fewer_workers_share_the_sockets_and_more_get_new_ones() {
+        let before = Sockets::bind(&[any()], 3).unwrap();
+        let address = before.local[0];
+        let fewer = Sockets::inherit(&[address], 2, shared(&before)).unwrap();
+        assert_eq!(ports(&fewer).iter().map(Vec::len).collect::<Vec<_>>(), [2, 1]);
+        let more = Sockets::inherit(&[address], 4, shared(&before)).unwrap();
+        assert_eq!(ports(&more), vec![vec![address.port()]; 4]);
+    }
+
+    #[test]
+    fn sockets_of_an_address_that_is_no_longer_wanted_are_closed() {
+        let before = Sockets::bind(&[any()], 1).unwrap();
+        let given = shared(&before);
+        let after = Sockets::inherit(&["127.0.0.2:0".parse().unwrap()], 1, given).unwrap();
+        assert_eq!(after.local[0].ip(), std::net::IpAddr::from([127, 0, 0, 2]));
+        drop(before);
+        assert_eq!(after.listeners[0].len(), 1);
+    }
+
+    #[test]
+    fn source_sockets_are_inherited_whatever_their_port() {
+        let mut before = Sockets::bind(&[any()], 1).unwrap();
+        before.sources = (0..3).map(|_| UdpSocket::bind(any(), false).unwrap()).collect();
+        let expected: Vec<_> = before.sources.iter().map(UdpSocket::local_addr).collect();
+        let after = Sockets::inherit(&[before.local[0]], 1, shared(&before)).unwrap();
+        assert_eq!(after.sources.iter().map(UdpSocket::local_addr).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn what_is_no_udp_socket_is_refused() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let role = Role::Source(listener.local_addr().unwrap());
+        assert!(Sockets::inherit(&[any()], 1, vec![(role, listener.into())]).is_err());
+    }
+}
