@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 mod body;
+pub mod client;
 mod error;
 pub mod resolve;
 mod server;

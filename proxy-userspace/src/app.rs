@@ -1,4 +1,4 @@
-//! Puts the parts together and runs them until a signal comes.
+//! Puts the parts together and runs them until a signal comes or another process takes over.
 
 use std::{
     io::Write as _,
@@ -7,76 +7,241 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
     task::JoinSet,
 };
 
+use self::servers::{Backend, Servers};
 use crate::{
-    api::{BodyLimits, Server, resolve::Resolver, signalling, status, stream_http, system},
-    config::{Config, DatapathMode, DefaultBackend},
+    api::{resolve::Resolver, system},
+    config::{Config, DefaultBackend, OnStop},
     control::{Control, ControlLoop, EVENT_QUEUE},
     datapath::{
         installer::Installer,
-        kernel::{EngineChoice, KernelDatapath, KernelOptions, MissLimits},
-        userspace::Relay,
+        userspace::{Relay, Sockets},
     },
     executor::{Executor, OriginsByUfrags},
     first_use,
-    net::route::Routes,
-    origin::{Registry, memory::MemoryRegistry, probe::NetworkProbe, registration::Registration},
-    proxy::{Limits, Proxy},
-    session::{RelayReason, source_port::SourcePorts},
-    telemetry,
+    lifecycle::{Home, Inherited, Startup},
+    net::handover::{Channel, Parcel, Role},
+    origin::{Origin, Registry, memory::MemoryRegistry, probe::NetworkProbe, registration::Registration},
+    proxy::{Event, Limits, Proxy},
+    session::{RelayReason, record::RecordStore, source_port::SourcePorts},
 };
 
-/// A heartbeat is a few hundred bytes.
-const HEARTBEAT_LIMIT: usize = 64 << 10;
-const RESOLVE_DEADLINE: Duration = Duration::from_secs(2);
+mod kernel;
+mod servers;
 
-/// The three HTTP servers, bound.
-struct Servers {
-    api: Server,
-    http: Server,
-    system: Server,
+const RESOLVE_DEADLINE: Duration = Duration::from_secs(2);
+/// The other process opens the kernel engine between what it is given and the moment it is ready.
+const GIVE: Duration = Duration::from_secs(30);
+
+/// Why the main loop wakes up.
+enum Wake {
+    /// SIGINT: whoever sits at the terminal wants nothing left.
+    Interrupt,
+    /// SIGTERM.
+    Terminate,
+    /// Another process wants to take over.
+    Visitor(Channel),
 }
 
-/// Runs the proxy until SIGINT or SIGTERM.
+/// How this process ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Sessions end.
+    Drain,
+    /// Sessions are left to the next process.
+    Keep,
+    /// Another process has everything already.
+    HandedOver,
+}
+
+/// A proxy with all its parts.
+struct App {
+    config: Config,
+    servers: Servers,
+    home: Option<Home>,
+    registry: Arc<MemoryRegistry>,
+    resolver: Arc<Resolver>,
+    control: Control,
+    webrtc_port: u16,
+    keeps_records: bool,
+    signals: Signals,
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+/// Runs the proxy until SIGINT, SIGTERM or a take-over.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     raise_descriptor_limit();
-    let servers = Servers::bind(&config)?;
+    let mut startup = Startup::begin(&config.lifecycle)?;
+    let servers = Servers::open(&config, &mut startup.sockets)?;
     let (events, event_queue) = mpsc::channel(EVENT_QUEUE);
-    let listen = config.webrtc_server.addresses();
-    let relay = Relay::start(&listen, config.datapath.relay_workers, events).with_context(|| {
-        format!("failed to listen for WebRTC media on UDP port {}", config.webrtc_server.port)
-    })?;
+    let relay = open_relay(&config, &mut startup.sockets, events)?;
     let webrtc_port = relay.local_addrs().first().map_or(config.webrtc_server.port, SocketAddr::port);
-    let kernel = start_kernel(&config).await?;
+    let kernel = kernel::start(&config, startup.is_crash_loop()).await?;
     let (registry, origin_events) = MemoryRegistry::new(config.origins);
     let resolver = Arc::new(Resolver::new(RESOLVE_DEADLINE));
-    if let Some(backend) = &config.default_backend {
-        register_default(&registry, &resolver, backend).await?;
+    let static_origin = default_origin(&config, &resolver).await?;
+    let mut records = startup.record_files()?.map(|files| Box::new(files) as Box<dyn RecordStore>);
+
+    // A signal before the other process has let go ends this one and nothing else.
+    let (home, mut estate) = startup.commit(records.as_deref_mut()).await?;
+    let signals = Signals::watch()?;
+    registry.adopt(std::mem::take(&mut estate.known));
+    if let Some(origin) = static_origin {
+        registry.register_static(origin).context("failed to register the default backend")?;
     }
-    report(&config, &servers, webrtc_port, kernel.as_ref())?;
-    let (control, control_loop) = control(&config, relay, kernel);
+    report(&config, servers.ports(webrtc_port)?, kernel.as_ref())?;
+    let keeps_records = records.is_some();
+    let (control, mut control_loop) = control(&config, relay, kernel, records);
+    // Programs belong to the process: none left a flow in the kernel.
+    let left = estate.inheritance(Vec::new());
+    control_loop.begin(left.is_anything().then_some(left)).await.context("failed to start the relay")?;
 
     let mut tasks = JoinSet::new();
     tasks
         .spawn(Arc::clone(&registry).watch(Arc::new(NetworkProbe { timeout: config.origins.probe_timeout })));
-    let picks = Arc::clone(&registry) as Arc<dyn Registry>;
-    tasks.spawn(control_loop.run(event_queue, origin_events, picks));
-    let (stop, stopping) = watch::channel(false);
-    let serving = servers.serve(&config, webrtc_port, &registry, &control, &resolver, &stopping);
-    wait_for_signal(config.force_quit_timeout).await?;
-    stop.send_replace(true);
-    serving.join_all().await;
-    control.stop().await;
-    Ok(())
+    tasks.spawn(control_loop.run(event_queue, origin_events, Arc::clone(&registry) as Arc<dyn Registry>));
+    let app = App { config, servers, home, registry, resolver, control, webrtc_port, keeps_records, signals };
+    app.serve().await
 }
 
-fn control(config: &Config, relay: Relay, kernel: Option<Installer>) -> (Control, ControlLoop) {
+impl App {
+    async fn serve(mut self) -> anyhow::Result<()> {
+        self.move_in()?;
+        let end = loop {
+            let (stop, stopping) = watch::channel(false);
+            let serving = self.servers.serve(self.backend(), &stopping)?;
+            let wake = self.wait().await;
+            stop.send_replace(true);
+            match wake {
+                Wake::Interrupt => break (End::Drain, serving),
+                Wake::Terminate => break (self.end_at_term(), serving),
+                Wake::Visitor(channel) => {
+                    // Requests under way belong to this process; those that come now wait for the other one.
+                    serving.join_all().await;
+                    match self.hand_over(channel).await {
+                        Ok(()) => break (End::HandedOver, JoinSet::new()),
+                        Err(error) => tracing::error!("take-over failed, this process goes on: {error:#}"),
+                    }
+                }
+            }
+        };
+        self.end(end).await;
+        Ok(())
+    }
+
+    /// Says who runs here, now that it does.
+    fn move_in(&mut self) -> anyhow::Result<()> {
+        let port = self.servers.ports(self.webrtc_port)?.system;
+        let ip = self.config.system_api.ip.filter(|ip| !ip.is_unspecified());
+        if let Some(home) = &mut self.home {
+            home.sign(SocketAddr::new(ip.unwrap_or(IpAddr::from([127, 0, 0, 1])), port));
+            home.settle_later();
+        }
+        Ok(())
+    }
+
+    fn backend(&self) -> Backend<'_> {
+        let Self { config, webrtc_port, registry, control, resolver, .. } = self;
+        Backend { config, webrtc_port: *webrtc_port, registry, control, resolver }
+    }
+
+    async fn wait(&mut self) -> Wake {
+        let visitor = async {
+            match &self.home {
+                Some(home) => home.visitor().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.signals.interrupt.recv() => Wake::Interrupt,
+            _ = self.signals.terminate.recv() => Wake::Terminate,
+            channel = visitor => Wake::Visitor(channel),
+        }
+    }
+
+    /// Only what is written down can be left to another process.
+    fn end_at_term(&self) -> End {
+        match self.config.lifecycle.on_stop {
+            OnStop::Keep if self.keeps_records => End::Keep,
+            OnStop::Keep | OnStop::Drain => End::Drain,
+        }
+    }
+
+    /// Gives everything to another process. On an error this one still has it.
+    async fn hand_over(&self, mut channel: Channel) -> anyhow::Result<()> {
+        let Some(home) = &self.home else { anyhow::bail!("there is no runtime directory") };
+        channel.extend(GIVE);
+        let mut frozen = self.control.freeze().await.context("failed to share the relay's sockets")?;
+        let mut sockets = home.share().and_then(|mut sockets| {
+            sockets.extend(self.servers.share()?);
+            Ok(sockets)
+        })?;
+        sockets.append(&mut frozen.sockets);
+        frozen.estate.known = self.registry.known();
+        let parcel = Parcel { sockets, state: frozen.estate.encode() };
+        let given = tokio::task::spawn_blocking(move || channel.give(&parcel).map(|()| channel)).await;
+        let channel = given.context("the task that gives ended")??;
+        let paused = frozen.pause().await.context("the control loop ended")?;
+        channel.let_go()?;
+        paused.leave();
+        Ok(())
+    }
+
+    async fn end(self, (how, serving): (End, JoinSet<()>)) {
+        let Self { config, servers, home, control, .. } = self;
+        // From here on connections are refused, unless another process has the listeners.
+        drop(servers);
+        if how == End::HandedOver {
+            tracing::info!("another process has taken over");
+            return;
+        }
+        quit_by_force_after(config.force_quit_timeout);
+        serving.join_all().await;
+        match how {
+            End::Keep => {
+                tracing::info!("stopping; sessions are left to the next process");
+                control.leave().await;
+            }
+            End::Drain | End::HandedOver => {
+                tracing::info!("stopping; sessions end");
+                control.stop().await;
+            }
+        }
+        if let Some(home) = home {
+            home.leave();
+        }
+    }
+}
+
+fn open_relay(
+    config: &Config,
+    inherited: &mut Inherited,
+    events: mpsc::Sender<Event>,
+) -> anyhow::Result<Relay> {
+    let media = inherited.take(|role| matches!(role, Role::Media { .. } | Role::Source(_)));
+    let listen = config.webrtc_server.addresses();
+    let sockets = Sockets::inherit(&listen, config.datapath.relay_workers, media);
+    sockets.and_then(|sockets| Relay::new(sockets, events)).with_context(|| {
+        format!("failed to listen for WebRTC media on UDP port {}", config.webrtc_server.port)
+    })
+}
+
+fn control(
+    config: &Config,
+    relay: Relay,
+    kernel: Option<Installer>,
+    records: Option<Box<dyn RecordStore>>,
+) -> (Control, ControlLoop) {
     let limits = Limits {
         max_sessions: config.webrtc.max_sessions,
         connect_timeout: config.webrtc.connect_timeout,
@@ -86,143 +251,27 @@ fn control(config: &Config, relay: Relay, kernel: Option<Installer>) -> (Control
     let ports = SourcePorts::new(config.sources.ports.clone(), config.sources.rest, rand::random());
     let origins = OriginsByUfrags::default();
     let executor = Executor::new(relay, kernel, Arc::clone(&origins));
+    let executor = match records {
+        Some(records) => executor.with_records(records),
+        None => executor,
+    };
     Control::new(Proxy::new(limits, ports), executor, origins, &config.sources.addresses)
 }
 
-impl Servers {
-    fn bind(config: &Config) -> anyhow::Result<Self> {
-        let bind = |name: &str, listen: crate::config::Listen| {
-            Server::bind(listen).with_context(|| format!("failed to listen on {name} port {}", listen.port))
-        };
-        Ok(Self {
-            api: bind("PROXY_HTTP_API", config.http_api)?,
-            http: bind("PROXY_HTTP_SERVER", config.http_server)?,
-            system: bind("PROXY_SYSTEM_API", config.system_api)?,
-        })
-    }
-
-    fn ports(&self, webrtc: u16) -> anyhow::Result<first_use::Ports> {
-        Ok(first_use::Ports {
-            http: self.http.local_addr()?.port(),
-            api: self.api.local_addr()?.port(),
-            webrtc,
-            system: self.system.local_addr()?.port(),
-        })
-    }
-
-    fn serve(
-        self,
-        config: &Config,
-        webrtc_port: u16,
-        registry: &Arc<MemoryRegistry>,
-        control: &Control,
-        resolver: &Arc<Resolver>,
-        stopping: &watch::Receiver<bool>,
-    ) -> JoinSet<()> {
-        let registry = Arc::clone(registry) as Arc<dyn Registry>;
-        let signalling = signalling::Signalling::new(
-            config,
-            webrtc_port,
-            Arc::clone(&registry),
-            Arc::new(control.clone()),
-            Arc::clone(resolver),
-        );
-        let limits = BodyLimits { size: HEARTBEAT_LIMIT, time: config.signalling.client_timeout };
-        let totals = control.totals();
-        let system = system::System {
-            registry,
-            resolver: Arc::clone(resolver),
-            token: config.registration_token.clone(),
-            limits,
-            metrics: Arc::new(move || telemetry::metrics::encode(&totals.borrow())),
-            readiness: readiness(stopping.clone()),
-        };
-        let status = status::router(control.clone(), config.registration_token.clone());
-        let (client_timeout, grace) = (config.signalling.client_timeout, config.grace_quit_timeout);
-        let mut serving = JoinSet::new();
-        for (server, router) in [
-            (self.api, signalling::router(signalling)),
-            (self.http, stream_http::router()),
-            (self.system, system::router(system).merge(status)),
-        ] {
-            serving.spawn(server.serve(router, client_timeout, grace, stopping.clone()));
-        }
-        serving
+async fn default_origin(config: &Config, resolver: &Resolver) -> anyhow::Result<Option<Origin>> {
+    match &config.default_backend {
+        Some(backend) => resolve_default(resolver, backend).await.map(Some),
+        None => Ok(None),
     }
 }
 
-fn readiness(stopping: watch::Receiver<bool>) -> system::Readiness {
-    Arc::new(move || if *stopping.borrow() { Err("the proxy is stopping".to_owned()) } else { Ok(()) })
-}
-
-/// The kernel engine, or `None` where there is none and none was demanded.
-async fn start_kernel(config: &Config) -> anyhow::Result<Option<Installer>> {
-    let choice = match config.datapath.mode {
-        DatapathMode::Auto => EngineChoice::Auto,
-        DatapathMode::Xdp => EngineChoice::Xdp,
-        DatapathMode::Tc => EngineChoice::Tc,
-        DatapathMode::Userspace if config.datapath.require_kernel => {
-            bail!("PROXY_REQUIRE_KERNEL is on and PROXY_DATAPATH is userspace: choose one")
-        }
-        DatapathMode::Userspace => return Ok(None),
-    };
-    match load_kernel(config, choice).await {
-        Ok(installer) => Ok(Some(installer)),
-        Err(error) if config.datapath.require_kernel => {
-            Err(error.context("PROXY_REQUIRE_KERNEL is on and no kernel engine can run"))
-        }
-        Err(error) => {
-            tracing::warn!("media is relayed in userspace: {error:#}");
-            Ok(None)
-        }
-    }
-}
-
-async fn load_kernel(config: &Config, choice: EngineChoice) -> anyhow::Result<Installer> {
-    let datapath = &config.datapath;
-    let misses = MissLimits {
-        per_source: datapath.misses_per_source,
-        in_all: datapath.misses_in_all,
-        ..MissLimits::default()
-    };
-    let options = KernelOptions {
-        max_flows: datapath.max_flows,
-        max_flows_v6: datapath.max_flows_v6,
-        choice,
-        source_ports: config.sources.ports.clone(),
-        idle_limit: config.webrtc.idle_timeout * 2,
-        misses,
-        ..KernelOptions::default()
-    };
-    let datapath = KernelDatapath::load(&options)?;
-    let routes = Routes::connect().context("failed to open a netlink socket")?;
-    let vetoes = (choice == EngineChoice::Xdp).then(|| datapath.vetoes());
-    let interfaces = &config.datapath.interfaces;
-    let installer = Installer::new(Box::new(datapath), routes, interfaces, vetoes).await?;
-    if installer.attachments().is_empty() && config.datapath.require_kernel {
-        bail!("no interface takes a program");
-    }
-    Ok(installer)
-}
-
-async fn register_default(
-    registry: &MemoryRegistry,
-    resolver: &Resolver,
-    backend: &DefaultBackend,
-) -> anyhow::Result<()> {
+async fn resolve_default(resolver: &Resolver, backend: &DefaultBackend) -> anyhow::Result<Origin> {
     let registration =
         Registration::from_default_backend(backend, std::process::id()).context("PROXY_DEFAULT_BACKEND_*")?;
-    let origin = system::resolve(resolver, registration).await.context("PROXY_DEFAULT_BACKEND_IP")?;
-    registry.register_static(origin).context("failed to register the default backend")
+    system::resolve(resolver, registration).await.context("PROXY_DEFAULT_BACKEND_IP")
 }
 
-fn report(
-    config: &Config,
-    servers: &Servers,
-    webrtc_port: u16,
-    kernel: Option<&Installer>,
-) -> anyhow::Result<()> {
-    let ports = servers.ports(webrtc_port)?;
+fn report(config: &Config, ports: first_use::Ports, kernel: Option<&Installer>) -> anyhow::Result<()> {
     tracing::info!(
         http_api = ports.api,
         http_server = ports.http,
@@ -250,21 +299,22 @@ fn own_address(config: &Config) -> IpAddr {
     config.system_api.ip.filter(|ip| !ip.is_unspecified()).unwrap_or_else(first_use::own_address)
 }
 
-/// Returns at the first SIGINT or SIGTERM; `force` later the process ends whatever is left.
-async fn wait_for_signal(force: Duration) -> anyhow::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt()).context("failed to watch for SIGINT")?;
-    let mut terminate = signal(SignalKind::terminate()).context("failed to watch for SIGTERM")?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+impl Signals {
+    fn watch() -> anyhow::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).context("failed to watch for SIGINT")?,
+            terminate: signal(SignalKind::terminate()).context("failed to watch for SIGTERM")?,
+        })
     }
-    tracing::info!("stopping");
+}
+
+/// The process ends then, whatever is left.
+fn quit_by_force_after(limit: Duration) {
     std::thread::spawn(move || {
-        std::thread::sleep(force);
+        std::thread::sleep(limit);
         tracing::error!("stopped by force: PROXY_FORCE_QUIT_TIMEOUT is over");
         std::process::exit(1);
     });
-    Ok(())
 }
 
 /// Each source port in use is a descriptor.

@@ -101,6 +101,8 @@ pub struct Config {
     pub sources: Sources,
     /// How packets are forwarded.
     pub datapath: Datapath,
+    /// What one process leaves to the next.
+    pub lifecycle: Lifecycle,
     /// `PROXY_LOG_FORMAT`.
     pub log_format: LogFormat,
     /// `PROXY_LOG_LEVEL`: a `tracing` filter, default `info`.
@@ -293,6 +295,28 @@ pub enum DatapathMode {
     Tc,
     /// No kernel program.
     Userspace,
+}
+
+/// What one process leaves to the next.
+#[derive(Clone, Debug)]
+pub struct Lifecycle {
+    /// `PROXY_ON_STOP`.
+    pub on_stop: OnStop,
+    /// `PROXY_ORPHAN_TIMEOUT`: how long the kernel forwards without a process, default 10 min.
+    pub orphan_timeout: Duration,
+    /// `PROXY_RUNTIME_DIR`: `None` means the one of the network namespace.
+    pub runtime_dir: Option<PathBuf>,
+    /// `PROXY_TAKE_OVER`: take over from the process that runs.
+    pub take_over: bool,
+}
+
+/// `PROXY_ON_STOP`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnStop {
+    /// Sessions are left to the next process.
+    Keep,
+    /// Sessions end, and nothing stays in the kernel.
+    Drain,
 }
 
 /// `PROXY_LOG_FORMAT`.

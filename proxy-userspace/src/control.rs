@@ -4,8 +4,9 @@ use std::{
     collections::{HashSet, VecDeque},
     io,
     net::{IpAddr, SocketAddr},
+    os::fd::OwnedFd,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use proxy_protocol::{ice::UfragPair, stream_url::StreamKey};
@@ -22,10 +23,11 @@ use crate::{
         kernel::grace,
     },
     executor::{Executor, OriginsByUfrags},
-    net::route::preferred_source,
-    origin::{Origin, OriginEvent, Registry},
-    proxy::{Event, Proxy, Refusal},
-    session::SessionOffer,
+    lifecycle::Estate,
+    net::{handover::Role, route::preferred_source},
+    origin::{Known, Origin, OriginEvent, Registry},
+    proxy::{Event, Inheritance, Proxy, Refusal},
+    session::{SessionOffer, record::Record},
 };
 
 pub mod snapshot;
@@ -54,7 +56,43 @@ enum Command {
     Deleted(UfragPair),
     Snapshot(oneshot::Sender<Snapshot>),
     SwitchOffload(bool),
+    Detach(oneshot::Sender<Vec<String>>),
+    HandOver(oneshot::Sender<io::Result<Frozen>>),
+    Leave(oneshot::Sender<()>),
     Stop(oneshot::Sender<()>),
+}
+
+/// The loop while it waits for the outcome of a take-over. It goes on when this is dropped.
+#[derive(Debug)]
+pub struct Frozen {
+    /// Second descriptors of the relay's sockets.
+    pub sockets: Vec<(Role, OwnedFd)>,
+    /// Sessions, ports that rest and the next number; what the registry knows is to be added.
+    pub estate: Estate,
+    pause: oneshot::Sender<oneshot::Sender<()>>,
+    leave: oneshot::Receiver<oneshot::Sender<()>>,
+}
+
+impl Frozen {
+    /// Stops the relay; what arrives waits in the sockets.
+    pub async fn pause(self) -> Option<Paused> {
+        let (reply, paused) = oneshot::channel();
+        self.pause.send(reply).ok()?;
+        paused.await.ok()?;
+        Some(Paused(self.leave.await.ok()?))
+    }
+}
+
+/// The loop with its relay stopped. Both go on when this is dropped.
+#[derive(Debug)]
+pub struct Paused(oneshot::Sender<()>);
+
+impl Paused {
+    /// Ends the loop without ending a session.
+    pub fn leave(self) {
+        // A loop that ended has left already.
+        let _ended = self.0.send(());
+    }
 }
 
 /// A handle on the control loop.
@@ -110,10 +148,35 @@ impl Control {
         let _stopped = self.commands.send(Command::SwitchOffload(on)).await;
     }
 
+    /// Returns every session to userspace and takes the programs off every interface, which are named.
+    pub async fn detach(&self) -> Vec<String> {
+        let (reply, answer) = oneshot::channel();
+        // A loop that ended has nothing attached.
+        let _stopped = self.commands.send(Command::Detach(reply)).await;
+        answer.await.unwrap_or_default()
+    }
+
+    /// Freezes the loop so that another process can take over.
+    pub async fn freeze(&self) -> io::Result<Frozen> {
+        let stopped = || io::Error::other("the control loop has ended");
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::HandOver(reply)).await.map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    /// Ends the loop and no session: another process goes on with them.
+    pub async fn leave(&self) {
+        self.ask_for_the_end(Command::Leave).await;
+    }
+
     /// Ends every session and the loop.
     pub async fn stop(&self) {
+        self.ask_for_the_end(Command::Stop).await;
+    }
+
+    async fn ask_for_the_end(&self, command: impl FnOnce(oneshot::Sender<()>) -> Command) {
         let (reply, answer) = oneshot::channel();
-        if self.commands.send(Command::Stop(reply)).await.is_ok() {
+        if self.commands.send(command(reply)).await.is_ok() {
             // An error means that the loop ended by itself.
             let _ended = answer.await;
         }
@@ -162,6 +225,14 @@ impl From<Refusal> for OfferError {
 }
 
 impl ControlLoop {
+    /// Takes over what an earlier process left, then lets the relay read.
+    pub async fn begin(&mut self, left: Option<Inheritance>) -> io::Result<()> {
+        if let Some(left) = left {
+            self.handle(Event::Adopted(Box::new(left))).await;
+        }
+        self.executor.relay_mut().resume()
+    }
+
     /// Runs until it is stopped.
     pub async fn run(
         mut self,
@@ -184,6 +255,14 @@ impl ControlLoop {
                         }
                         // Whoever asked may have given up waiting.
                         let _gone = reply.send(());
+                        return;
+                    }
+                    Some(Command::Leave(reply)) => {
+                        // Whoever asked may have given up waiting.
+                        let _gone = reply.send(());
+                        return;
+                    }
+                    Some(Command::HandOver(reply)) => if self.hand_over(reply).await {
                         return;
                     }
                     Some(command) => self.obey(command).await,
@@ -219,13 +298,59 @@ impl ControlLoop {
             Command::Deleted(ufrags) => self.handle(Event::Deleted(ufrags)).await,
             Command::SwitchOffload(on) => {
                 tracing::info!(on, "offloading switched");
+                if let (true, Some(kernel)) = (on, self.executor.kernel_mut()) {
+                    kernel.attach_again();
+                }
                 self.handle(Event::SwitchOffload(on)).await;
             }
             Command::Snapshot(reply) => {
                 // Whoever asked may have given up waiting.
                 let _gone = reply.send(Snapshot::take(&self.proxy, &self.executor));
             }
-            Command::Stop(_) => {}
+            Command::Detach(reply) => {
+                self.handle(Event::SwitchOffload(false)).await;
+                let detached = self.executor.kernel_mut().map(Installer::detach_all).unwrap_or_default();
+                // Whoever asked may have given up waiting.
+                let _gone = reply.send(detached);
+            }
+            Command::HandOver(_) | Command::Leave(_) | Command::Stop(_) => {}
+        }
+    }
+
+    /// Waits for the outcome of a take-over; true if another process has everything.
+    async fn hand_over(&mut self, reply: oneshot::Sender<io::Result<Frozen>>) -> bool {
+        let (pause, paused) = oneshot::channel::<oneshot::Sender<()>>();
+        let (to_leave, leave) = oneshot::channel();
+        let frozen = self.executor.relay().share().map(|sockets| Frozen {
+            sockets,
+            estate: self.estate(),
+            pause,
+            leave,
+        });
+        if reply.send(frozen).is_err() {
+            return false;
+        }
+        let Ok(done) = paused.await else { return false };
+        self.executor.relay_mut().pause();
+        let (left, outcome) = oneshot::channel();
+        let heard = done.send(()).is_ok() && to_leave.send(left).is_ok();
+        if heard && outcome.await.is_ok() {
+            return true;
+        }
+        if let Err(error) = self.executor.relay_mut().resume() {
+            tracing::error!(%error, "failed to start the relay again");
+        }
+        false
+    }
+
+    fn estate(&self) -> Estate {
+        let now = (Instant::now(), SystemTime::now());
+        let sessions = self.proxy.sessions();
+        Estate {
+            sessions: sessions.filter_map(|(id, session)| Some((id, Record::of(session, now)?))).collect(),
+            rests: self.proxy.rests(now.0).collect(),
+            next_session: self.proxy.next_session(),
+            known: Known::default(),
         }
     }
 

@@ -107,6 +107,11 @@ impl Executor {
         &self.relay
     }
 
+    /// The userspace relay, mutable.
+    pub fn relay_mut(&mut self) -> &mut Relay {
+        &mut self.relay
+    }
+
     /// The kernel engine.
     pub fn kernel(&self) -> Option<&Installer> {
         self.kernel.as_ref()

@@ -19,8 +19,11 @@
 pub mod estate;
 pub mod owner;
 pub mod record_files;
+pub mod remains;
 pub mod starts;
+pub mod startup;
 
 pub use estate::Estate;
 pub use owner::{Owner, OwnerError, RuntimeDir};
 pub use record_files::RecordFiles;
+pub use startup::{Home, Inherited, Startup};

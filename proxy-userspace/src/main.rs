@@ -3,24 +3,35 @@
 use std::{io::Write as _, process::ExitCode};
 
 use proxy_userspace::{
-    app,
-    config::{self, Command, ConfigErrors},
+    app, commands,
+    config::{self, Command, Config, ConfigErrors},
     telemetry,
 };
 
 fn main() -> ExitCode {
-    let (Command::Run, config) = match config::read() {
+    let (command, config) = match config::read() {
         Ok(read) => read,
         Err(errors) => return explain(&errors, ConfigErrors::EXIT_CODE),
     };
-    telemetry::init(&config);
-    tracing::info!("{config}");
-    config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    if command == Command::Run {
+        telemetry::init(&config);
+        tracing::info!("{config}");
+        config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let done = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(app::run(config)));
+    let done =
+        runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(obey(command, config)));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => explain(&format_args!("{error:#}"), 1),
+    }
+}
+
+async fn obey(command: Command, config: Config) -> anyhow::Result<()> {
+    match command {
+        Command::Run => app::run(config).await,
+        Command::Detach => commands::detach(&config).await,
+        Command::Status { json } => commands::status(&config, json).await,
     }
 }
 

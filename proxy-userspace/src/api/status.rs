@@ -1,5 +1,5 @@
 //! What the proxy is doing, for operators and tools: `/api/v1/proxy/status` on the system API, and the switch that
-//! keeps media out of the kernel: `/api/v1/proxy/offload/off`.
+//! keeps media out of the kernel: `/api/v1/proxy/offload/off`, or takes the programs off too: `/api/v1/proxy/detach`.
 
 use axum::{
     Router,
@@ -25,6 +25,7 @@ pub fn router(control: Control, token: Option<Secret>) -> Router {
         .route("/api/v1/proxy/status", get(status))
         .route("/api/v1/proxy/offload/on", post(offload_on))
         .route("/api/v1/proxy/offload/off", post(offload_off))
+        .route("/api/v1/proxy/detach", post(detach))
         .with_state(Status { control, token })
 }
 
@@ -40,6 +41,13 @@ async fn offload_on(state: State<Status>, headers: HeaderMap) -> Result<Response
 
 async fn offload_off(state: State<Status>, headers: HeaderMap) -> Result<Response, ApiError> {
     switch_offload(state, headers, false).await
+}
+
+/// Answers with the names of the interfaces that had programs.
+async fn detach(State(status): State<Status>, headers: HeaderMap) -> Result<Response, ApiError> {
+    authorize(&headers, status.token.as_ref())?;
+    let interfaces = status.control.detach().await;
+    Ok(json_answer(&json!({ "code": 0, "interfaces": interfaces })))
 }
 
 async fn switch_offload(

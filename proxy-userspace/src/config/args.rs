@@ -8,11 +8,21 @@ use super::{
     settings::{Kind, SETTINGS, Setting},
 };
 
+/// The flag of `status`; no setting.
+const JSON: &str = "json";
+
 /// What the process was asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Serve; also without a command.
     Run,
+    /// Remove everything from the kernel.
+    Detach,
+    /// Show what the process that runs is doing.
+    Status {
+        /// As it tells it, not as a table.
+        json: bool,
+    },
 }
 
 /// Reads `args`, the first of which is the program's name; answers `--help` and `--version` itself.
@@ -25,8 +35,12 @@ pub(super) fn parse(
         }
         ConfigError::Usage(error.to_string())
     })?;
-    let matches = matches.subcommand().map_or(&matches, |(_, matches)| matches);
-    Ok((Command::Run, values(matches)))
+    Ok(match matches.subcommand() {
+        Some(("detach", matches)) => (Command::Detach, values(matches)),
+        Some(("status", matches)) => (Command::Status { json: matches.get_flag(JSON) }, values(matches)),
+        Some((_, matches)) => (Command::Run, values(matches)),
+        None => (Command::Run, values(&matches)),
+    })
 }
 
 fn values(matches: &ArgMatches) -> Values {
@@ -45,6 +59,14 @@ pub(super) fn command() -> Clap {
         )
         .args(SETTINGS.iter().map(flag))
         .subcommand(Clap::new("run").about("Serve; also without a command"))
+        .subcommand(Clap::new("detach").about(
+            "Remove programs, pins and records of sessions; a process that runs goes on and relays in userspace",
+        ))
+        .subcommand(
+            Clap::new("status")
+                .about("Show what the process that runs is doing")
+                .arg(Arg::new(JSON).long(JSON).action(ArgAction::SetTrue).help("As JSON, not as a table")),
+        )
 }
 
 fn flag(setting: &Setting) -> Arg {
@@ -94,6 +116,19 @@ mod tests {
         ] {
             assert_eq!(parse_line(line), Ok((Command::Run, expected.clone())), "{line:?}");
         }
+    }
+
+    #[test]
+    fn commands_take_the_flags_of_settings_too() {
+        let expected = Values::from([("PROXY_SYSTEM_API".to_owned(), "1".to_owned())]);
+        for (line, command) in [
+            (&["detach", "--system-api", "1"][..], Command::Detach),
+            (&["--system-api=1", "status"], Command::Status { json: false }),
+            (&["status", "--system-api", "1", "--json"], Command::Status { json: true }),
+        ] {
+            assert_eq!(parse_line(line), Ok((command, expected.clone())), "{line:?}");
+        }
+        assert!(parse_line(&["--json"]).is_err(), "run has no --json");
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::thread::available_parallelism;
 
 use super::{
-    Config, ConfigError, ConfigErrors, Datapath, DefaultBackend, Given, Layers, Listen, LoadBalancer,
-    Origins, Redis, Secret, Signalling, Sources, Streams, ValueError, Webrtc,
+    Config, ConfigError, ConfigErrors, Datapath, DefaultBackend, Given, Layers, Lifecycle, Listen,
+    LoadBalancer, Origins, Redis, Secret, Signalling, Sources, Streams, ValueError, Webrtc,
     layers::Stack,
     parse,
     settings::{self as s, SETTINGS, Setting},
@@ -87,6 +87,7 @@ impl Reader<'_> {
             webrtc: self.webrtc(),
             sources: self.sources(),
             datapath: self.datapath(),
+            lifecycle: self.lifecycle(),
             grace_quit_timeout: self.required(s::GRACE_QUIT_TIMEOUT, parse::duration),
             force_quit_timeout: self.required(s::FORCE_QUIT_TIMEOUT, parse::duration),
             log_format: self.required(s::LOG_FORMAT, parse::log_format),
@@ -205,6 +206,15 @@ impl Reader<'_> {
             misses_per_source: self.required(s::MISSES_PER_SOURCE, parse::number(1..=1_000_000)),
             misses_in_all: self.required(s::MISSES_IN_ALL, parse::number(1..=1_000_000)),
             relay_workers: self.optional(s::RELAY_WORKERS, parse::number(1..=256)).unwrap_or_else(cpus),
+        }
+    }
+
+    fn lifecycle(&mut self) -> Lifecycle {
+        Lifecycle {
+            on_stop: self.required(s::ON_STOP, parse::on_stop),
+            orphan_timeout: self.required(s::ORPHAN_TIMEOUT, parse::positive),
+            runtime_dir: self.optional(s::RUNTIME_DIR, parse::text).map(Into::into),
+            take_over: self.required(s::TAKE_OVER, parse::switch),
         }
     }
 

@@ -4,7 +4,7 @@ use std::{fmt::Display, net::IpAddr, ops::RangeInclusive, str::FromStr, time::Du
 
 use ipnet::IpNet;
 
-use super::{DatapathMode, Listen, LoadBalancer, LogFormat};
+use super::{DatapathMode, Listen, LoadBalancer, LogFormat, OnStop};
 
 /// Why a value was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -328,6 +328,15 @@ pub(super) fn datapath_mode(value: &str) -> Parsed<DatapathMode> {
         "tc" => Ok(DatapathMode::Tc),
         "userspace" => Ok(DatapathMode::Userspace),
         _ => Err(ValueError::NotOneOf("`auto`, `xdp`, `tc`, `userspace`")),
+    }
+}
+
+/// `keep` or `drain`.
+pub(super) fn on_stop(value: &str) -> Parsed<OnStop> {
+    match value {
+        "keep" => Ok(OnStop::Keep),
+        "drain" => Ok(OnStop::Drain),
+        _ => Err(ValueError::NotOneOf("`keep`, `drain`")),
     }
 }
 

@@ -239,6 +239,14 @@ settings! {
         FORCE_QUIT_TIMEOUT: Duration,
             "PROXY_FORCE_QUIT_TIMEOUT", "force-quit-timeout", "force_quit_timeout", "30s",
             "the process ends this long after the first signal, whatever is left";
+        ON_STOP: Text, "PROXY_ON_STOP", "on-stop", "on_stop", "keep",
+            "what SIGTERM does with sessions: `keep` leaves them to the next process, `drain` ends them; SIGINT drains";
+        ORPHAN_TIMEOUT: Duration, "PROXY_ORPHAN_TIMEOUT", "orphan-timeout", "orphan_timeout", "10m",
+            "the kernel forwards for this long without a process";
+        RUNTIME_DIR: Text, "PROXY_RUNTIME_DIR", "runtime-dir", "runtime_dir", "",
+            "directory for what one process leaves to the next; without it `/run/srs-xproxy/net-<network namespace>`";
+        TAKE_OVER: Switch, "PROXY_TAKE_OVER", "take-over", "take_over", "off",
+            "take over from the process that runs, its sockets included; it ends then";
         LOG_FORMAT: Text, "PROXY_LOG_FORMAT", "log-format", "log_format", "text",
             "`text` for people or `json`, one object a line";
         LOG_LEVEL: Text, "PROXY_LOG_LEVEL", "log-level", "log_level", "info",

@@ -209,6 +209,24 @@ impl Installer {
         counters
     }
 
+    /// Detaches from every interface, until [`Installer::attach_again`]; returns their names.
+    pub fn detach_all(&mut self) -> Vec<String> {
+        let attached = self.datapath.attachments();
+        self.ingress.close(self.datapath.as_mut());
+        attached.into_iter().map(|attachment| attachment.name).collect()
+    }
+
+    /// Attaches where programs are needed, if [`Installer::detach_all`] took them away.
+    pub fn attach_again(&mut self) {
+        let Some(mut devices) = self.ingress.open() else { return };
+        let origins = self.origins.values().filter_map(|query| self.destinations.route(*query));
+        devices.extend(origins.map(|route| route.hop.ifindex));
+        for ifindex in devices {
+            // A refusal is logged; the sessions it concerns carry the reason.
+            let _refused = self.attach(ifindex);
+        }
+    }
+
     /// Chooses which STUN packets of a flow come up.
     pub fn escalate(&mut self, flow: FlowId, what: Escalation) {
         self.datapath.escalate(flow, what);

@@ -16,7 +16,7 @@
 use std::{
     io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     path::Path,
     time::{Duration, Instant},
 };
@@ -30,6 +30,7 @@ use rustix::{
         sockopt::{Timeout, set_socket_timeout, socket_peercred},
     },
 };
+use tokio::io::unix::AsyncFd;
 
 use crate::codec::DecodeError;
 
@@ -117,6 +118,13 @@ impl Doorbell {
         Self(socket)
     }
 
+    /// Has the runtime wait for visitors.
+    pub fn watch(self) -> io::Result<AsyncFd<Self>> {
+        // SAFETY: the descriptor is owned by the doorbell, so it stays the same and open for as long as it is watched.
+        let watched = unsafe { AsyncFd::register(self) };
+        Ok(watched?)
+    }
+
     /// The next visitor; `WouldBlock` when there is none.
     pub fn answer(&self, patience: Duration) -> io::Result<Channel> {
         let socket = accept_with(&self.0, SocketFlags::CLOEXEC)?;
@@ -132,6 +140,13 @@ impl Doorbell {
 impl AsFd for Doorbell {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+/// What tokio watches is named by number.
+impl AsRawFd for Doorbell {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
     }
 }
 

@@ -128,6 +128,14 @@ pub struct Inheritance {
     pub today: SystemTime,
 }
 
+impl Inheritance {
+    /// Whether anything was left.
+    pub fn is_anything(&self) -> bool {
+        let Self { sessions, flows, rests, next_session, .. } = self;
+        !sessions.is_empty() || !flows.is_empty() || !rests.is_empty() || *next_session > 1
+    }
+}
+
 /// A flow that an earlier process installed and the kernel forwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InheritedFlow {

@@ -29,6 +29,8 @@ const UNSAFE_HOMES: &[&str] = &[
     "proxy-common/src/wire.rs",
     "proxy-common/src/flow.rs",
     "proxy-userspace/src/datapath/kernel",
+    "proxy-userspace/src/net/handover.rs",
+    "proxy-userspace/src/net/namespace.rs",
     "proxy-userspace/src/net/splice.rs",
     "proxy-userspace/src/net/udp.rs",
     // Commands of the bpf system call that no crate has.
@@ -50,6 +52,7 @@ const BOUNDARIES: &[Boundary] = &[
         "libc::",
         USERSPACE,
         &[
+            "proxy-userspace/src/net/namespace.rs",
             "proxy-userspace/src/net/udp.rs",
             "proxy-userspace/src/net/splice.rs",
             // membarrier, which no crate names.

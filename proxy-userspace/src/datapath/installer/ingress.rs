@@ -31,6 +31,8 @@ pub(super) struct Ingress {
     flows: HashMap<u32, usize>,
     careful: Option<Careful>,
     absences: Absences,
+    /// The operator wants no programs.
+    is_closed: bool,
 }
 
 /// Takes native XDP back from interfaces whose gateway is lost by it.
@@ -94,6 +96,9 @@ impl Ingress {
         if let Some(engine) = self.attached.get(&ifindex) {
             return Ok(*engine);
         }
+        if self.is_closed {
+            return Err(RelayReason::SwitchedOff);
+        }
         let is_chosen = view.link(ifindex).is_some_and(|link| self.is_selected(link));
         if self.selected.is_some() && !is_chosen {
             return Err(RelayReason::InterfaceNotSelected);
@@ -111,6 +116,20 @@ impl Ingress {
             careful.trials.insert(ifindex, trial);
         }
         Ok(engine)
+    }
+
+    /// Detaches from every device and attaches to none any more.
+    pub(super) fn close(&mut self, datapath: &mut dyn Datapath) {
+        self.is_closed = true;
+        self.attached.drain().for_each(|(ifindex, _)| datapath.detach(ifindex));
+        if let Some(careful) = &mut self.careful {
+            careful.trials.clear();
+        }
+    }
+
+    /// Lets devices be attached again; names those that are to be kept, if none could be before.
+    pub(super) fn open(&mut self) -> Option<HashSet<u32>> {
+        std::mem::take(&mut self.is_closed).then(|| self.kept.clone())
     }
 
     /// Keeps a device's programs as long as the device exists.
@@ -343,6 +362,19 @@ mod tests {
         }
         assert_eq!(ingress.attach(2, &view("eth0"), &[], &mut rows), Ok(Engine::Tc));
         assert!(rows.detached.is_empty());
+    }
+
+    #[test]
+    fn nothing_is_attached_while_the_operator_wants_no_programs() {
+        let (mut ingress, mut rows) = (Ingress::new(&[], None), taking(Engine::Tc));
+        ingress.attach(2, &view("eth0"), &[], &mut rows).unwrap();
+        ingress.keep(2);
+        ingress.close(&mut rows);
+        assert_eq!(rows.detached, [2]);
+        assert_eq!(ingress.attach(2, &view("eth0"), &[], &mut rows), Err(RelayReason::SwitchedOff));
+        assert_eq!(ingress.open(), Some(HashSet::from([2])));
+        assert_eq!(ingress.open(), None, "nothing was taken away");
+        assert_eq!(ingress.attach(2, &view("eth0"), &[], &mut rows), Ok(Engine::Tc));
     }
 
     #[test]

@@ -1,0 +1,47 @@
+//! The commands beside `run`: they talk to the process that runs, or clean up after one.
+
+use std::{io::Write as _, net::SocketAddr};
+
+use anyhow::Context as _;
+use http::{Method, StatusCode};
+
+use crate::{
+    api::client,
+    config::Config,
+    lifecycle::{RuntimeDir, owner::Holder},
+};
+
+mod detach;
+mod status;
+
+pub use detach::detach;
+pub use status::status;
+
+/// The process that runs with this configuration, if one does.
+fn running(config: &Config) -> anyhow::Result<(RuntimeDir, Option<Holder>)> {
+    let dir = RuntimeDir::locate(config.lifecycle.runtime_dir.as_deref())
+        .context("failed to tell the network namespace")?;
+    let holder = dir.holder()?;
+    Ok((dir, holder))
+}
+
+/// Asks the system API of the process that runs.
+async fn ask(config: &Config, address: SocketAddr, method: Method, path: &str) -> anyhow::Result<String> {
+    let (status, body) = client::exchange(address, method, path, config.registration_token.as_ref()).await?;
+    anyhow::ensure!(
+        status == StatusCode::OK,
+        "http://{address}{path} answered {status}: {}",
+        String::from_utf8_lossy(&body).trim()
+    );
+    String::from_utf8(body.to_vec()).context("the answer is no text")
+}
+
+/// Where the system API is without a process that says so.
+fn configured_address(config: &Config) -> SocketAddr {
+    let ip = config.system_api.ip.filter(|ip| !ip.is_unspecified());
+    SocketAddr::new(ip.unwrap_or([127, 0, 0, 1].into()), config.system_api.port)
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    std::io::stdout().write_all(text.as_bytes()).context("failed to print")
+}

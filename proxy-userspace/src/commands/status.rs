@@ -1,0 +1,200 @@
+//! `srs-xproxy status`: what the process that runs is doing, as a table or as JSON.
+
+use std::fmt::Write as _;
+
+use anyhow::Context as _;
+use http::Method;
+use serde::Deserialize;
+
+use super::{ask, configured_address, print, running};
+use crate::config::Config;
+
+/// The part of the status that is shown.
+#[derive(Debug, Deserialize)]
+struct Status {
+    totals: Totals,
+    interfaces: Vec<Interface>,
+    sessions: Vec<Session>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Totals {
+    sessions: usize,
+    offloaded: usize,
+    adopted: u64,
+    orphans: usize,
+    ports_leased: usize,
+    ports_resting: usize,
+}
+
+#[derive(Debug, Deserialize)]
+struct Interface {
+    name: String,
+    engine: String,
+    mode: String,
+    note: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Session {
+    id: u64,
+    stream: String,
+    role: String,
+    origin: String,
+    state: String,
+    reason: Option<String>,
+    client: Option<String>,
+    age: f64,
+    idle: f64,
+    userspace: Directions,
+    kernel: Option<Directions>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct Directions {
+    to_origin: u64,
+    to_client: u64,
+}
+
+/// Prints the status of the process that runs.
+pub async fn status(config: &Config, json: bool) -> anyhow::Result<()> {
+    let (_, holder) = running(config)?;
+    let address = holder.and_then(|holder| holder.system_api).unwrap_or_else(|| configured_address(config));
+    let answer = ask(config, address, Method::GET, "/api/v1/proxy/status").await;
+    let mut answer = answer.with_context(|| match holder {
+        Some(holder) => format!("{holder} runs and does not tell its status"),
+        None => "no srs-xproxy runs here".to_owned(),
+    })?;
+    if json {
+        answer.push('\n');
+        return print(&answer);
+    }
+    let status: Status = serde_json::from_str(&answer).context("its status is unknown to this version")?;
+    print(&table(&status))
+}
+
+fn table(status: &Status) -> String {
+    let Status { totals, interfaces, sessions } = status;
+    let mut text = format!(
+        "sessions {}, in the kernel {}, taken over {}, flows without a session {}; source ports {}, resting {}\n",
+        totals.sessions,
+        totals.offloaded,
+        totals.adopted,
+        totals.orphans,
+        totals.ports_leased,
+        totals.ports_resting
+    );
+    if !interfaces.is_empty() {
+        let rows = interfaces.iter().map(Interface::row);
+        text.push_str(&aligned(&["INTERFACE", "ENGINE", "MODE", "NOTE"], rows));
+    }
+    if !sessions.is_empty() {
+        let head =
+            ["ID", "STREAM", "ROLE", "STATE", "CLIENT", "ORIGIN", "AGE", "IDLE", "USERSPACE", "KERNEL"];
+        text.push_str(&aligned(&head, sessions.iter().map(Session::row)));
+    }
+    text
+}
+
+impl Interface {
+    fn row(&self) -> Vec<String> {
+        let note = self.note.clone().unwrap_or_default();
+        vec![self.name.clone(), self.engine.clone(), self.mode.clone(), note]
+    }
+}
+
+impl Session {
+    fn row(&self) -> Vec<String> {
+        let state = match &self.reason {
+            Some(reason) => format!("{} ({reason})", self.state),
+            None => self.state.clone(),
+        };
+        let packets = |d: Directions| format!("{}/{}", d.to_origin, d.to_client);
+        vec![
+            self.id.to_string(),
+            self.stream.clone(),
+            self.role.clone(),
+            state,
+            self.client.clone().unwrap_or_default(),
+            self.origin.clone(),
+            format!("{:.0} s", self.age),
+            format!("{:.1} s", self.idle),
+            packets(self.userspace),
+            self.kernel.map(packets).unwrap_or_default(),
+        ]
+    }
+}
+
+/// Columns as wide as their widest cell, after an empty line.
+fn aligned(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();
+    let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
+    let columns = rows.first().map_or(0, Vec::len);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::from("\n");
+    for row in &rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            write!(line, "{cell:width$}  ").expect("a string takes everything");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::snapshot;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let rows = [vec!["1".to_owned(), "a".to_owned()], vec!["22222".to_owned(), "b".to_owned()]];
+        assert_eq!(aligned(&["ID", "STREAM"], rows.into_iter()), "\nID     STREAM\n1      a\n22222  b\n");
+    }
+
+    #[test]
+    fn the_status_api_tells_everything_the_table_shows() {
+        let directions = snapshot::Directions { to_origin: 3, to_client: 4 };
+        let session = snapshot::SessionView {
+            id: 7,
+            stream: "v/live/a".into(),
+            role: "player",
+            origin: "vid-1".into(),
+            media: "10.0.0.1:8000".into(),
+            source: "10.0.0.9:61000".into(),
+            state: "userspace",
+            reason: Some("settling"),
+            client: Some("192.0.2.1:5000".into()),
+            age: 12.3,
+            idle: 0.04,
+            userspace: directions,
+            kernel: Some(directions),
+        };
+        let interface = snapshot::InterfaceView {
+            name: "eth0".into(),
+            ifindex: 2,
+            engine: "tc",
+            mode: "tcx",
+            note: None,
+        };
+        let whole = snapshot::Snapshot {
+            totals: snapshot::Totals { sessions: 1, adopted: 1, ..snapshot::Totals::default() },
+            interfaces: vec![interface],
+            sessions: vec![session],
+        };
+        let read: Status = serde_json::from_str(&serde_json::to_string(&whole).unwrap()).unwrap();
+        let text = table(&read);
+        for part in [
+            "sessions 1, in the kernel 0, taken over 1",
+            "eth0       tc      tcx",
+            "7   v/live/a  player  userspace (settling)  192.0.2.1:5000  vid-1   12 s  0.0 s  3/4        3/4",
+        ] {
+            assert!(text.contains(part), "{part} in\n{text}");
+        }
+    }
+}
