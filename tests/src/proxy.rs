@@ -6,16 +6,20 @@ use std::{
     os::{fd::AsRawFd as _, unix::process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::OnceLock,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::Signal;
 use serde::Deserialize;
 
 use crate::{
     http::{Request, Url},
-    netns::{Namespace, Process},
+    netns::{Namespace, PREFIX, Process},
 };
 
 /// Where the binary is, if it is not beside the test.
@@ -75,6 +79,34 @@ pub struct Proxy<'a> {
     namespace: &'a Namespace,
     process: Process,
     ip: IpAddr,
+    runtime: Arc<Runtime>,
+}
+
+/// A runtime directory for proxies that follow each other; it goes with the last of them.
+#[derive(Debug)]
+pub struct Runtime(PathBuf);
+
+impl Runtime {
+    /// A directory that is not there yet.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{PREFIX}{}-{number}-run", std::process::id());
+        Arc::new(Self(std::env::temp_dir().join(name)))
+    }
+
+    /// Has the proxy that `command` starts use it.
+    pub fn apply(&self, command: &mut Command) {
+        command.env("PROXY_RUNTIME_DIR", &self.0);
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        // A proxy that did not start has not made it.
+        let _absent = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// `/api/v1/proxy/status`.
@@ -93,6 +125,8 @@ pub struct Status {
 pub struct Totals {
     /// Sessions now.
     pub sessions: usize,
+    /// Sessions taken over from an earlier process.
+    pub adopted: u64,
     /// Of these, forwarded in the kernel.
     pub offloaded: usize,
     /// Packets by datapath and direction.
@@ -255,8 +289,22 @@ impl<'a> Proxy<'a> {
     /// # Errors
     /// When it cannot be started or does not become ready.
     pub fn spawn(namespace: &'a Namespace, ip: impl Into<IpAddr>, command: Command) -> Result<Self> {
+        Self::spawn_in(namespace, ip, command, Runtime::new())
+    }
+
+    /// As [`Proxy::spawn`], after other proxies that used `runtime`.
+    ///
+    /// # Errors
+    /// When it cannot be started or does not become ready.
+    pub fn spawn_in(
+        namespace: &'a Namespace,
+        ip: impl Into<IpAddr>,
+        mut command: Command,
+        runtime: Arc<Runtime>,
+    ) -> Result<Self> {
+        runtime.apply(&mut command);
         let process = namespace.spawn(command)?;
-        let mut proxy = Self { namespace, process, ip: ip.into() };
+        let mut proxy = Self { namespace, process, ip: ip.into(), runtime };
         let end = Instant::now() + START;
         while proxy.get("/readyz").is_err() {
             ensure!(Instant::now() < end, "the proxy is not ready after {START:?}");
@@ -301,6 +349,31 @@ impl<'a> Proxy<'a> {
         let url = Url::parse(&format!("http://127.0.0.1:12025/api/v1/proxy/offload/{state}"))?;
         let response = self.namespace.enter(|| Request::new("POST", url).send())?;
         ensure!(response.status == 200, "switching the kernel path {state} was answered {}", response.status);
+        Ok(())
+    }
+
+    /// The directory in which it leaves what the next proxy needs.
+    #[must_use]
+    pub fn runtime(&self) -> Arc<Runtime> {
+        Arc::clone(&self.runtime)
+    }
+
+    /// Ends it by SIGKILL.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub fn kill(mut self) -> Result<()> {
+        self.process.signal(Signal::KILL)?;
+        self.process.wait(START).map(drop)
+    }
+
+    /// Waits until it ends by itself, with success.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn wait_for_end(mut self) -> Result<()> {
+        let status = self.process.wait(START)?;
+        ensure!(status.success(), "the proxy ended with {status}");
         Ok(())
     }
 

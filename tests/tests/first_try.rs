@@ -13,7 +13,7 @@ use std::{
 use integration_tests::{
     load::{Client, ClientOptions, Swarm},
     netns::{Bridged, Namespace, Routed},
-    proxy::{Engine, Proxy},
+    proxy::{Engine, Proxy, Runtime},
     site::{self, Site},
 };
 
@@ -113,7 +113,9 @@ fn every_mistake_in_the_configuration_is_named_at_once() {
 fn a_taken_port_stops_the_start_and_is_named() {
     let host = Namespace::new("host").unwrap();
     let _first = Proxy::start(&host, Ipv4Addr::LOCALHOST, Engine::Userspace, &[]).unwrap();
-    let output = run_to_end(&host, Proxy::command(Engine::Userspace).unwrap());
+    let (mut command, runtime) = (Proxy::command(Engine::Userspace).unwrap(), Runtime::new());
+    runtime.apply(&mut command);
+    let output = run_to_end(&host, command);
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("PROXY_HTTP_API") && text.contains("11985"), "{text}");
@@ -123,6 +125,8 @@ fn a_taken_port_stops_the_start_and_is_named() {
 fn a_proxy_without_origins_prints_where_it_listens_and_how_to_add_one() {
     let network = Routed::new().unwrap();
     let mut command = Proxy::command(Engine::Userspace).unwrap();
+    let runtime = Runtime::new();
+    runtime.apply(&mut command);
     command.stdout(Stdio::piped());
     let mut process = network.proxy.spawn(command).unwrap();
     let mut stdout = process.child().stdout.take().unwrap();

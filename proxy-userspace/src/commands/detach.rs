@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::{ask, configured_address, print, running};
 use crate::{
     config::Config,
-    lifecycle::remains::{PINS, Pins, Remains},
+    lifecycle::remains::{Pins, Remains, pin_directory},
 };
 
 #[derive(Deserialize)]
@@ -19,7 +19,8 @@ struct Detached {
 pub async fn detach(config: &Config) -> anyhow::Result<()> {
     let (dir, holder) = running(config)?;
     let mut removed = Vec::new();
-    let mut remains: Vec<Box<dyn Remains>> = vec![Box::new(Pins::below(PINS))];
+    let pins = pin_directory().context("failed to tell the network namespace")?;
+    let mut remains: Vec<Box<dyn Remains>> = vec![Box::new(Pins::below(pins))];
     match holder {
         // First of all its sessions go back to userspace, so that nothing is lost.
         Some(holder) => {

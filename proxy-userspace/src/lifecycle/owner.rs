@@ -69,7 +69,7 @@ impl RuntimeDir {
     pub fn locate(named: Option<&Path>) -> io::Result<Self> {
         match named {
             Some(path) => Ok(Self(path.to_owned())),
-            None => Ok(Self(Path::new(RUN).join(format!("net-{}", namespace::cookie()?)))),
+            None => Ok(Self(Path::new(RUN).join(namespace::name()?))),
         }
     }
 
@@ -252,8 +252,7 @@ pub(crate) mod tests {
     #[test]
     fn each_network_namespace_has_a_directory_of_its_own() {
         let default = RuntimeDir::locate(None).unwrap();
-        let cookie = namespace::cookie().unwrap();
-        assert_eq!(default.path(), Path::new(RUN).join(format!("net-{cookie}")));
+        assert_eq!(default.path(), Path::new(RUN).join(namespace::name().unwrap()));
         assert_eq!(RuntimeDir::locate(Some(Path::new("/x"))).unwrap().path(), Path::new("/x"));
     }
 }

@@ -8,9 +8,15 @@ use std::{
 use anyhow::Context as _;
 
 use super::RuntimeDir;
+use crate::net::namespace;
 
-/// Where programs, links and maps are pinned.
-pub const PINS: &str = "/sys/fs/bpf/srs-xproxy";
+/// Where directories of pins are, one for each network namespace: the file system is the same in all of them.
+const PINS: &str = "/sys/fs/bpf/srs-xproxy";
+
+/// Where programs, links and maps of this network namespace are pinned, in a directory for each layout of the maps.
+pub fn pin_directory() -> io::Result<PathBuf> {
+    Ok(Path::new(PINS).join(namespace::name()?))
+}
 
 /// Something of ours that outlives the process.
 pub trait Remains {

@@ -35,8 +35,11 @@ impl Starts {
 
     /// Notes that this process has started well, or ended in order.
     pub fn settle(&self) {
-        if let Err(error) = self.write(0, SystemTime::now()) {
-            tracing::warn!(%error, "failed to note that the start went well");
+        match fs::remove_file(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(%error, "failed to note that the start went well");
+            }
+            Ok(()) | Err(_) => {}
         }
     }
 

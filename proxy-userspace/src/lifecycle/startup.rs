@@ -227,13 +227,19 @@ impl Home {
 
     /// Ends the ownership in order. Records of sessions stay: a drained proxy has none.
     pub fn leave(self) {
-        self.starts.settle();
-        for path in [self.dir.doorbell(), self.dir.starts()] {
-            // What is not there need not be removed.
-            let _absent = std::fs::remove_file(path);
-        }
+        // What is not there need not be removed.
+        let _absent = std::fs::remove_file(self.dir.doorbell());
         // A directory with records in it stays.
         let _not_empty = std::fs::remove_dir(self.dir.records());
+    }
+}
+
+/// A process that ends with an error has not crashed: what it held was given back.
+impl Drop for Home {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.starts.settle();
+        }
     }
 }
 

@@ -22,6 +22,11 @@ pub fn cookie() -> io::Result<u64> {
     if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
 }
 
+/// What directories of this network namespace are called.
+pub fn name() -> io::Result<String> {
+    Ok(format!("net-{}", cookie()?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -31,5 +36,6 @@ mod tests {
         let first = cookie().unwrap();
         assert_ne!(first, 0);
         assert_eq!(cookie().unwrap(), first);
+        assert_eq!(name().unwrap(), format!("net-{first}"));
     }
 }

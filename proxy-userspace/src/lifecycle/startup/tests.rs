@@ -116,18 +116,29 @@ async fn records_are_found_by_the_next_process_and_illegible_ones_are_deleted() 
 }
 
 #[tokio::test]
-async fn in_a_crash_loop_no_session_is_taken_over() {
-    let dir = TestDir::new("crash-loop");
-    for deaths in 0..4 {
+async fn in_a_crash_loop_no_session_is_taken_over_and_its_record_goes() {
+    for deaths in [0, 2, 3] {
+        let dir = TestDir::new("crash-loop");
+        dir.0.create().unwrap();
+        for _ in 0..deaths {
+            Starts::new(dir.0.starts()).note(SystemTime::now()).unwrap();
+        }
         let startup = Startup::begin(&settings(dir.0.path(), false)).unwrap();
         assert_eq!(startup.is_crash_loop(), deaths == 3);
         let mut records = startup.record_files().unwrap().unwrap();
-        if deaths == 0 {
-            records.put(SessionId(7), &record().encode().unwrap()).unwrap();
-        }
+        records.put(SessionId(7), &record().encode().unwrap()).unwrap();
         let (_home, estate) = startup.commit(Some(&mut records)).await.unwrap();
-        let expected = usize::from([1, 2].contains(&deaths) || deaths == 0);
-        assert_eq!(estate.sessions.len(), expected, "after {deaths} deaths");
+        let expected = usize::from(deaths < 3);
+        assert_eq!((estate.sessions.len(), records.load().unwrap().len()), (expected, expected));
+    }
+}
+
+#[tokio::test]
+async fn a_start_that_fails_in_order_is_no_death() {
+    let dir = TestDir::new("fails-in-order");
+    for _ in 0..5 {
+        let startup = Startup::begin(&settings(dir.0.path(), false)).unwrap();
+        assert_eq!(startup.deaths, 0);
     }
 }
 
