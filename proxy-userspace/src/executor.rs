@@ -304,3 +304,6 @@ impl Executor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

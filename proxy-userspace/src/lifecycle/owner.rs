@@ -199,7 +199,7 @@ pub(crate) mod tests {
 
     impl TestDir {
         pub(crate) fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("xproxy-{name}-{}", std::process::id()));
+            let path = Path::new("/tmp").join(format!("srs-xproxy-{name}-{}", std::process::id()));
             Self(RuntimeDir(path))
         }
     }

@@ -170,7 +170,7 @@ fn a_silent_visitor_does_not_hold_the_old_process() {
 
 #[test]
 fn a_visitor_rings_at_a_path_where_another_process_was_before() {
-    let path = std::env::temp_dir().join(format!("xproxy-doorbell-{}", std::process::id()));
+    let path = Path::new("/tmp").join(format!("srs-xproxy-doorbell-{}", std::process::id()));
     drop(Doorbell::bind(&path).unwrap());
     let doorbell = Doorbell::bind(&path).unwrap();
     assert_eq!(doorbell.answer(PATIENCE).unwrap_err().kind(), io::ErrorKind::WouldBlock);
