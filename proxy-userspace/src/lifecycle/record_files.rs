@@ -7,12 +7,15 @@ use std::{
     path::PathBuf,
 };
 
-use crate::session::{SessionId, record::RecordStore};
-
-/// What a file is called until it is whole.
-const UNFINISHED: &str = "new";
+use crate::session::{
+    SessionId,
+    record::{RECORD_SIZE, RecordStore},
+};
 
 /// A directory with one file per session.
+///
+/// Files have one size and are written over in place by one call, which no death of the process can cut. A truncation or
+/// a rename would make some file systems write to the disk at once, two milliseconds each time.
 #[derive(Debug)]
 pub struct RecordFiles(PathBuf);
 
@@ -30,11 +33,12 @@ impl RecordFiles {
 
 impl RecordStore for RecordFiles {
     fn put(&mut self, session: SessionId, record: &[u8]) -> io::Result<()> {
-        let unfinished = self.0.join(UNFINISHED);
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-        file.write_all(record)?;
-        fs::rename(unfinished, self.path(session))
+        let mut padded = [0; RECORD_SIZE];
+        let room = padded.get_mut(..record.len()).ok_or(io::ErrorKind::InvalidInput)?;
+        room.copy_from_slice(record);
+        let mut open = OpenOptions::new();
+        open.write(true).create(true).truncate(false).mode(0o600);
+        open.open(self.path(session))?.write_all(&padded)
     }
 
     fn delete(&mut self, session: SessionId) -> io::Result<()> {
@@ -73,16 +77,29 @@ mod tests {
         files.delete(SessionId(4)).unwrap();
         drop(files);
         let files = RecordFiles::open(dir.0.records()).unwrap();
-        let expected = [(SessionId(1), b"one".to_vec()), (SessionId(2), b"second".to_vec())];
+        let padded = |text: &[u8]| {
+            let mut bytes = text.to_vec();
+            bytes.resize(RECORD_SIZE, 0);
+            bytes
+        };
+        let expected = [(SessionId(1), padded(b"one")), (SessionId(2), padded(b"second"))];
         assert_eq!(files.load().unwrap(), expected);
     }
 
     #[test]
-    fn a_record_that_was_being_written_is_not_loaded() {
-        let dir = TestDir::new("unfinished");
+    fn what_is_not_named_by_a_number_is_no_record() {
+        let dir = TestDir::new("stranger");
         let files = RecordFiles::open(dir.0.records()).unwrap();
-        fs::write(dir.0.records().join(UNFINISHED), b"half").unwrap();
+        fs::write(dir.0.records().join("README"), b"?").unwrap();
         assert_eq!(files.load().unwrap(), []);
+    }
+
+    #[test]
+    fn a_record_longer_than_its_room_is_refused() {
+        let dir = TestDir::new("long");
+        let mut files = RecordFiles::open(dir.0.records()).unwrap();
+        let error = files.put(SessionId(1), &[1; RECORD_SIZE + 1]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 
     #[test]

@@ -67,6 +67,8 @@ impl Proxy {
         left.rests.into_iter().for_each(|rest| self.ports.adopt_rest(rest, now));
         let ids: Vec<_> = self.sessions.keys().copied().collect();
         ids.into_iter().for_each(|id| self.escalate(id, out));
+        // Their records are there already: writing thousands anew would hold up what is to be relayed.
+        self.touched.clear();
         tracing::info!(
             sessions = self.sessions.len(),
             in_kernel = self.sessions.values().filter(|session| session.flow().is_some()).count(),
@@ -113,7 +115,6 @@ impl Proxy {
         self.sessions.insert(id, Session { offer, media, source, born, state });
         self.stats.adopted += 1;
         out.push(Action::Readmit { session: id });
-        self.touched.push(id);
         if self.sessions.get(&id).and_then(Session::live).is_some() {
             self.bind_adopted(id, out);
         } else {

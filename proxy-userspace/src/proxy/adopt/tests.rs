@@ -64,6 +64,7 @@ fn a_session_with_a_flow_goes_on_in_the_kernel() {
     assert!(actions.contains(&Action::Bind { session, tuple: tuple(5000) }), "{actions:?}");
     assert!(actions.contains(&Action::Activate { session, tuple: tuple(5000) }), "{actions:?}");
     assert_eq!(removed(&actions), None);
+    assert!(!actions.contains(&Action::Record { session }), "its record is there");
     let found = script.proxy.session(session).unwrap();
     assert_eq!((found.flow(), script.now - found.born), (Some(FlowId(7)), BORN));
     assert_eq!(script.proxy.stats().adopted, 1);
