@@ -4,9 +4,8 @@ use std::{
     collections::{HashSet, VecDeque},
     io,
     net::{IpAddr, SocketAddr},
-    os::fd::OwnedFd,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use proxy_protocol::{ice::UfragPair, stream_url::StreamKey};
@@ -17,22 +16,23 @@ use tokio::{
 };
 
 use crate::{
-    api::signalling::{OfferError, SessionSink},
     datapath::{
         installer::{Aftermath, Installer, NetworkChange},
         kernel::grace,
     },
-    executor::{Executor, OriginsByUfrags},
-    lifecycle::Estate,
-    net::{handover::Role, route::preferred_source},
-    origin::{Known, Origin, OriginEvent, Registry},
+    executor::Executor,
+    origin::{OriginEvent, Registry},
     proxy::{Event, Inheritance, Proxy, Refusal},
-    session::{SessionOffer, record::Record},
+    session::SessionOffer,
 };
 
+mod handle;
 pub mod snapshot;
+mod take_over;
 
+pub use handle::Control;
 use snapshot::{Snapshot, Totals};
+pub use take_over::{Frozen, Paused};
 
 /// Installs, connect time-outs.
 const TICK: Duration = Duration::from_millis(50);
@@ -62,48 +62,6 @@ enum Command {
     Stop(oneshot::Sender<()>),
 }
 
-/// The loop while it waits for the outcome of a take-over. It goes on when this is dropped.
-#[derive(Debug)]
-pub struct Frozen {
-    /// Second descriptors of the relay's sockets.
-    pub sockets: Vec<(Role, OwnedFd)>,
-    /// Sessions, ports that rest and the next number; what the registry knows is to be added.
-    pub estate: Estate,
-    pause: oneshot::Sender<oneshot::Sender<()>>,
-    leave: oneshot::Receiver<oneshot::Sender<()>>,
-}
-
-impl Frozen {
-    /// Stops the relay; what arrives waits in the sockets.
-    pub async fn pause(self) -> Option<Paused> {
-        let (reply, paused) = oneshot::channel();
-        self.pause.send(reply).ok()?;
-        paused.await.ok()?;
-        Some(Paused(self.leave.await.ok()?))
-    }
-}
-
-/// The loop with its relay stopped. Both go on when this is dropped.
-#[derive(Debug)]
-pub struct Paused(oneshot::Sender<()>);
-
-impl Paused {
-    /// Ends the loop without ending a session.
-    pub fn leave(self) {
-        // A loop that ended has left already.
-        let _ended = self.0.send(());
-    }
-}
-
-/// A handle on the control loop.
-#[derive(Clone, Debug)]
-pub struct Control {
-    commands: mpsc::Sender<Command>,
-    origins: OriginsByUfrags,
-    source_addresses: Arc<[IpAddr]>,
-    totals: watch::Receiver<Totals>,
-}
-
 /// The loop, ready to run.
 #[derive(Debug)]
 pub struct ControlLoop {
@@ -113,115 +71,6 @@ pub struct ControlLoop {
     totals: watch::Sender<Totals>,
     /// Waits for the grace period that flows and records wait for.
     grace: Option<JoinHandle<()>>,
-}
-
-impl Control {
-    /// Makes the loop and a handle on it; `source_addresses` empty means the one each route prefers.
-    pub fn new(
-        proxy: Proxy,
-        executor: Executor,
-        origins: OriginsByUfrags,
-        source_addresses: &[IpAddr],
-    ) -> (Self, ControlLoop) {
-        let (sender, commands) = mpsc::channel(COMMAND_QUEUE);
-        let (totals, latest) = watch::channel(Totals::default());
-        let control =
-            Self { commands: sender, origins, source_addresses: source_addresses.into(), totals: latest };
-        (control, ControlLoop { proxy, executor, commands, totals, grace: None })
-    }
-
-    /// The totals, renewed every second.
-    pub fn totals(&self) -> watch::Receiver<Totals> {
-        self.totals.clone()
-    }
-
-    /// Everything, for people.
-    pub async fn snapshot(&self) -> Option<Snapshot> {
-        let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Snapshot(reply)).await.ok()?;
-        answer.await.ok()
-    }
-
-    /// Allows or forbids flows in the kernel; forbidding returns every session to userspace at once.
-    pub async fn switch_offload(&self, on: bool) {
-        // A loop that ended has no sessions.
-        let _stopped = self.commands.send(Command::SwitchOffload(on)).await;
-    }
-
-    /// Returns every session to userspace and takes the programs off every interface, which are named.
-    pub async fn detach(&self) -> Vec<String> {
-        let (reply, answer) = oneshot::channel();
-        // A loop that ended has nothing attached.
-        let _stopped = self.commands.send(Command::Detach(reply)).await;
-        answer.await.unwrap_or_default()
-    }
-
-    /// Freezes the loop so that another process can take over.
-    pub async fn freeze(&self) -> io::Result<Frozen> {
-        let stopped = || io::Error::other("the control loop has ended");
-        let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::HandOver(reply)).await.map_err(|_| stopped())?;
-        answer.await.map_err(|_| stopped())?
-    }
-
-    /// Ends the loop and no session: another process goes on with them.
-    pub async fn leave(&self) {
-        self.ask_for_the_end(Command::Leave).await;
-    }
-
-    /// Ends every session and the loop.
-    pub async fn stop(&self) {
-        self.ask_for_the_end(Command::Stop).await;
-    }
-
-    async fn ask_for_the_end(&self, command: impl FnOnce(oneshot::Sender<()>) -> Command) {
-        let (reply, answer) = oneshot::channel();
-        if self.commands.send(command(reply)).await.is_ok() {
-            // An error means that the loop ended by itself.
-            let _ended = answer.await;
-        }
-    }
-
-    async fn offer(&self, offer: SessionOffer) -> Result<(), OfferError> {
-        let media = offer.origin.rtc.ok_or(OfferError::Unreachable)?;
-        let sources = self.sources(media).map_err(|_| OfferError::Unreachable)?;
-        let (reply, answer) = oneshot::channel();
-        let command = Command::Offer { offer: Box::new(offer), media, sources, reply };
-        self.commands.send(command).await.map_err(|_| OfferError::Stopping)?;
-        Ok(answer.await.map_err(|_| OfferError::Stopping)??)
-    }
-
-    fn sources(&self, media: SocketAddr) -> io::Result<Arc<[IpAddr]>> {
-        let same_family: Vec<IpAddr> =
-            self.source_addresses.iter().copied().filter(|ip| ip.is_ipv4() == media.is_ipv4()).collect();
-        if same_family.is_empty() { Ok([preferred_source(media)?].into()) } else { Ok(same_family.into()) }
-    }
-}
-
-#[async_trait::async_trait]
-impl SessionSink for Control {
-    async fn offered(&self, offer: SessionOffer) -> Result<(), OfferError> {
-        self.offer(offer).await
-    }
-
-    async fn deleted(&self, ufrags: &UfragPair) {
-        // A loop that ended has no sessions.
-        let _stopped = self.commands.send(Command::Deleted(ufrags.clone())).await;
-    }
-
-    fn origin_of(&self, ufrags: &UfragPair) -> Option<Arc<Origin>> {
-        self.origins.read().get(ufrags).cloned()
-    }
-}
-
-impl From<Refusal> for OfferError {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Full => Self::Full,
-            Refusal::PortsExhausted => Self::PortsExhausted,
-            Refusal::DuplicateUfrag => Self::DuplicateUfrag,
-        }
-    }
 }
 
 impl ControlLoop {
@@ -314,43 +163,6 @@ impl ControlLoop {
                 let _gone = reply.send(detached);
             }
             Command::HandOver(_) | Command::Leave(_) | Command::Stop(_) => {}
-        }
-    }
-
-    /// Waits for the outcome of a take-over; true if another process has everything.
-    async fn hand_over(&mut self, reply: oneshot::Sender<io::Result<Frozen>>) -> bool {
-        let (pause, paused) = oneshot::channel::<oneshot::Sender<()>>();
-        let (to_leave, leave) = oneshot::channel();
-        let frozen = self.executor.relay().share().map(|sockets| Frozen {
-            sockets,
-            estate: self.estate(),
-            pause,
-            leave,
-        });
-        if reply.send(frozen).is_err() {
-            return false;
-        }
-        let Ok(done) = paused.await else { return false };
-        self.executor.relay_mut().pause();
-        let (left, outcome) = oneshot::channel();
-        let heard = done.send(()).is_ok() && to_leave.send(left).is_ok();
-        if heard && outcome.await.is_ok() {
-            return true;
-        }
-        if let Err(error) = self.executor.relay_mut().resume() {
-            tracing::error!(%error, "failed to start the relay again");
-        }
-        false
-    }
-
-    fn estate(&self) -> Estate {
-        let now = (Instant::now(), SystemTime::now());
-        let sessions = self.proxy.sessions();
-        Estate {
-            sessions: sessions.filter_map(|(id, session)| Some((id, Record::of(session, now)?))).collect(),
-            rests: self.proxy.rests(now.0).collect(),
-            next_session: self.proxy.next_session(),
-            known: Known::default(),
         }
     }
 
