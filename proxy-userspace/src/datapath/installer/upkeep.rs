@@ -104,7 +104,8 @@ fn care(hop: Hop, view: &View) -> Option<Care> {
 }
 
 fn release(hop: Hop, view: &View) -> Option<Care> {
-    let neighbour = view.neighbour(hop).filter(|found| found.is_managed && !found.is_foreign)?;
+    // Whatever was asked is managed by us, also while the view has the state between the two messages of a question.
+    let neighbour = view.neighbour(hop).filter(|found| !found.is_foreign)?;
     Some(Care::Release { hop, is_known: neighbour.mac.is_some() })
 }
 
