@@ -1,6 +1,7 @@
 //! An origin and a client without media stacks: every datagram is the test's own, on both sides of the proxy.
 
 use std::{
+    collections::VecDeque,
     io,
     net::{IpAddr, SocketAddr},
     sync::{
@@ -11,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use parking_lot::Mutex;
 use proxy_protocol::stun::{Class, Message, MessageBuilder, Method, TransactionId};
 use proxy_userspace::net::udp::{Meta, RecvBatch, Transmit, UdpSocket};
 use serde_json::json;
@@ -35,7 +37,11 @@ pub struct RawOrigin {
 
 /// A datagram socket with patience.
 #[derive(Debug)]
-pub struct Endpoint(UdpSocket);
+pub struct Endpoint {
+    socket: UdpSocket,
+    /// What came in one run with a datagram that was taken.
+    pending: Mutex<VecDeque<(Meta, Vec<u8>)>>,
+}
 
 /// A session that signalling made.
 #[derive(Clone, Debug)]
@@ -54,13 +60,14 @@ impl Endpoint {
     /// # Errors
     /// When the address cannot be bound.
     pub fn bind(ip: impl Into<IpAddr>) -> Result<Self> {
-        Ok(Self(UdpSocket::bind(SocketAddr::new(ip.into(), 0), false)?))
+        let socket = UdpSocket::bind(SocketAddr::new(ip.into(), 0), false)?;
+        Ok(Self { socket, pending: Mutex::default() })
     }
 
     /// Its address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.0.local_addr()
+        self.socket.local_addr()
     }
 
     /// Sends a datagram.
@@ -68,7 +75,7 @@ impl Endpoint {
     /// # Errors
     /// When the socket refuses.
     pub fn send(&self, payload: &[u8], to: SocketAddr, traffic_class: u8) -> Result<()> {
-        Ok(self.0.send(&Transmit { payload, peer: to, local_ip: None, traffic_class })?)
+        Ok(self.socket.send(&Transmit { payload, peer: to, local_ip: None, traffic_class })?)
     }
 
     /// The next datagram, if one comes in time.
@@ -85,16 +92,18 @@ impl Endpoint {
     /// When the socket fails.
     pub fn receive_within(&self, limit: Duration) -> Result<Option<(Meta, Vec<u8>)>> {
         let end = Instant::now() + limit;
-        let mut batch = RecvBatch::one();
+        let mut pending = self.pending.lock();
+        let mut batch = None;
         loop {
-            match self.0.receive(&mut batch) {
-                Ok(_) => {
-                    let datagram = batch.iter().map(|(meta, payload)| (meta, payload.to_vec())).next();
-                    // The proxy's probes of the origin are not part of any session.
-                    if datagram.as_ref().is_none_or(|(_, payload)| !payload.starts_with(b"Healthcheck")) {
-                        return Ok(datagram);
-                    }
+            // The proxy's probes of the origin are not part of any session.
+            while let Some(datagram) = pending.pop_front() {
+                if !datagram.1.starts_with(b"Healthcheck") {
+                    return Ok(Some(datagram));
                 }
+            }
+            let batch = batch.get_or_insert_with(RecvBatch::one);
+            match self.socket.receive(batch) {
+                Ok(_) => pending.extend(batch.iter().map(|(meta, payload)| (meta, payload.to_vec()))),
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error.into()),
                 Err(_) if Instant::now() >= end => return Ok(None),
                 Err(_) => std::thread::sleep(Duration::from_millis(1)),
@@ -136,7 +145,7 @@ impl RawOrigin {
         let ip = ip.into();
         let media = Endpoint::bind(ip)?;
         // Room for the checks of a crowd.
-        rustix::net::sockopt::set_socket_recv_buffer_size_force(&media.0, SOCKET_BUFFER)?;
+        rustix::net::sockopt::set_socket_recv_buffer_size_force(&media.socket, SOCKET_BUFFER)?;
         let any_port = SocketAddr::new(ip, 0);
         let port = media.address().port();
         let sessions = Arc::new(AtomicU32::new(0));
