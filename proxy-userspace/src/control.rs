@@ -207,8 +207,10 @@ impl ControlLoop {
     }
 
     async fn look(&mut self) {
-        let looks = self.executor.look(&self.proxy);
-        self.handle(Event::Activity(looks)).await;
+        for part in 0..self.executor.relay().parts() {
+            let looks = self.executor.look(part, &self.proxy);
+            self.handle(Event::Activity(looks)).await;
+        }
         let orphans = self.executor.look_at_orphans(&self.proxy);
         if !orphans.is_empty() {
             self.handle(Event::Orphans(orphans)).await;

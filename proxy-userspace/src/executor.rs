@@ -179,18 +179,20 @@ impl Executor {
         None
     }
 
-    /// What every session did, on both paths.
-    pub fn look(&self, proxy: &Proxy) -> Vec<(SessionId, Activity)> {
-        let mut looks = self.relay.look(TUPLE_IDLE);
-        for (session, activity) in &mut looks {
-            let flow = proxy.session(*session).and_then(Session::flow);
-            if let (Some(flow), Some(kernel)) = (flow, &self.kernel) {
-                let counters = kernel.datapath().counters(flow);
-                activity.client_idle = activity.client_idle.min(counters.to_origin.idle);
-                activity.kernel = Some(counters);
-            }
-        }
+    /// What every session of a part of [`Relay::parts`] did, on both paths.
+    pub fn look(&self, part: usize, proxy: &Proxy) -> Vec<(SessionId, Activity)> {
+        let mut looks = self.relay.look(part, TUPLE_IDLE);
+        looks.iter_mut().for_each(|(session, activity)| self.add_kernel(*session, activity, proxy));
         looks
+    }
+
+    fn add_kernel(&self, session: SessionId, activity: &mut Activity, proxy: &Proxy) {
+        let flow = proxy.session(session).and_then(Session::flow);
+        if let (Some(flow), Some(kernel)) = (flow, &self.kernel) {
+            let counters = kernel.datapath().counters(flow);
+            activity.client_idle = activity.client_idle.min(counters.to_origin.idle);
+            activity.kernel = Some(counters);
+        }
     }
 
     /// What the flows without a session did.

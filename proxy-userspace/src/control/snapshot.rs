@@ -150,7 +150,8 @@ impl Snapshot {
     /// Takes one.
     pub fn take(proxy: &Proxy, executor: &Executor) -> Self {
         let now = Instant::now();
-        let looks: std::collections::HashMap<_, _> = executor.look(proxy).into_iter().collect();
+        let looks: std::collections::HashMap<_, _> =
+            (0..executor.relay().parts()).flat_map(|part| executor.look(part, proxy)).collect();
         let nothing = Activity::default();
         let view = |(id, session)| {
             let activity = looks.get(&id).unwrap_or(&nothing);

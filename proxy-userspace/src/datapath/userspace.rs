@@ -1,7 +1,8 @@
 //! The userspace relay: complete for every session, and where every session starts and falls back to.
 //!
-//! Worker threads own the sockets. Each has its own listener on the service port (`SO_REUSEPORT`, so a client stays
-//! with one worker) and reads a share of the source sockets. A worker forwards datagrams of known tuples by itself; it
+//! Worker threads own the sockets. Each has its own listener on the service port (`SO_REUSEPORT`) and reads a share of
+//! the source sockets; [`Placement`] says whose listener a datagram goes to. Any worker can forward what it gets, because
+//! tables are shared and what a turn received is sent before the next turn. A worker forwards datagrams of known tuples by itself; it
 //! finds the session of a STUN request by its USERNAME alone, verifies MESSAGE-INTEGRITY, and tells the control plane
 //! only what changes something. Nothing is created for a datagram that does not verify.
 
@@ -16,30 +17,40 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use proxy_common::verdict::Reason;
 use proxy_protocol::ice::{IcePwd, UfragPair};
 use tokio::sync::mpsc;
 
 use crate::{
-    net::{handover::Role, udp::UdpSocket},
+    net::{
+        handover::Role,
+        udp::{Sent, Transmit, UdpSocket},
+    },
     proxy::{Activity, Event, ForwardCheck},
     session::{SessionId, Tuple, offload::RelayCounters},
 };
 
 mod counters;
+mod outbox;
+mod peer;
+mod placement;
+mod sharded;
 mod sockets;
 mod table;
 mod worker;
 
+use counters::Counters;
 pub use counters::RelayTotals;
+use peer::{Peer, SourceSocket};
+pub use placement::Placement;
 pub use sockets::Sockets;
-use table::{Peer, SourceSocket, Table};
+use table::Table;
 use worker::Worker;
 
 /// What all workers and the control plane share.
 struct Shared {
     table: Table,
-    counters: counters::Counters,
+    /// Of the control plane; each worker has its own.
+    counters: Counters,
     clock: Clock,
     events: mpsc::Sender<Event>,
 }
@@ -59,6 +70,7 @@ pub struct Relay {
     shared: Arc<Shared>,
     workers: Vec<Arc<Worker>>,
     threads: Vec<JoinHandle<()>>,
+    placement: Placement,
     local: Vec<SocketAddr>,
     /// Opened once and kept: the port must answer for stragglers of a session that ended.
     sources: Mutex<std::collections::HashMap<SocketAddr, Arc<SourceSocket>>>,
@@ -75,17 +87,36 @@ impl Relay {
     ///
     /// A host without IPv6 serves IPv4 alone.
     pub fn start(listen: &[SocketAddr], workers: usize, events: mpsc::Sender<Event>) -> io::Result<Self> {
-        let mut relay = Self::new(Sockets::bind(listen, workers)?, events)?;
+        let placement = Placement::of_host(workers);
+        let mut relay = Self::placed(Sockets::bind(listen, workers)?, placement, events)?;
+        relay.resume()?;
+        Ok(relay)
+    }
+
+    /// The same with workers placed as told.
+    pub fn start_placed(
+        listen: &[SocketAddr],
+        workers: usize,
+        placement: &Placement,
+        events: mpsc::Sender<Event>,
+    ) -> io::Result<Self> {
+        let mut relay = Self::placed(Sockets::bind(listen, workers)?, placement.clone(), events)?;
         relay.resume()?;
         Ok(relay)
     }
 
     /// Makes a relay that reads nothing before [`Self::resume`].
     pub fn new(sockets: Sockets, events: mpsc::Sender<Event>) -> io::Result<Self> {
+        let placement = Placement::of_host(sockets.listeners.len());
+        Self::placed(sockets, placement, events)
+    }
+
+    fn placed(sockets: Sockets, placement: Placement, events: mpsc::Sender<Event>) -> io::Result<Self> {
         let Sockets { local, listeners, sources } = sockets;
+        let placement = steer(&listeners, placement);
         let shared = Arc::new(Shared {
             table: Table::default(),
-            counters: counters::Counters::default(),
+            counters: Counters::default(),
             clock: Clock(Instant::now()),
             events,
         });
@@ -93,7 +124,8 @@ impl Relay {
             .into_iter()
             .map(|sockets| Worker::new(sockets, Arc::clone(&shared)).map(Arc::new))
             .collect::<io::Result<Vec<_>>>()?;
-        let relay = Self { shared, workers, threads: Vec::new(), local, sources: Mutex::default() };
+        let threads = Vec::new();
+        let relay = Self { shared, workers, threads, placement, local, sources: Mutex::default() };
         sources.into_iter().try_for_each(|socket| relay.keep_source(socket).map(drop))?;
         Ok(relay)
     }
@@ -102,7 +134,9 @@ impl Relay {
     pub fn resume(&mut self) -> io::Result<()> {
         if self.threads.is_empty() {
             self.workers.iter().for_each(|worker| worker.rearm());
-            self.threads = self.workers.iter().enumerate().map(spawn).collect::<io::Result<_>>()?;
+            let workers = self.workers.iter().enumerate();
+            let spawned = workers.map(|(index, worker)| spawn(index, worker, self.placement.clone()));
+            self.threads = spawned.collect::<io::Result<_>>()?;
         }
         Ok(())
     }
@@ -182,15 +216,22 @@ impl Relay {
         self.shared.table.remove(session);
     }
 
-    /// What every session did so far; spare tuples silent for `tuple_idle` are named.
-    pub fn look(&self, tuple_idle: Duration) -> Vec<(SessionId, Activity)> {
-        let now = self.shared.clock.now_ms();
-        self.shared.table.peers().iter().map(|peer| (peer.session, peer.activity(now, tuple_idle))).collect()
+    /// How many parts the sessions are in, for [`Relay::look`].
+    pub fn parts(&self) -> usize {
+        self.shared.table.parts()
+    }
+
+    /// What every session of a part did so far; spare tuples silent for `tuple_idle` are named.
+    ///
+    /// Parts keep a look at very many sessions from needing room for all of them, and from holding up who adds one.
+    pub fn look(&self, part: usize, tuple_idle: Duration) -> Vec<(SessionId, Activity)> {
+        self.shared.table.look(part, self.shared.clock.now_ms(), tuple_idle)
     }
 
     /// Packets and bytes by direction, and datagrams by what became of them.
     pub fn totals(&self) -> RelayTotals {
-        self.shared.counters.totals()
+        let workers = self.workers.iter().map(|worker| worker.counters());
+        RelayTotals::of(workers.chain([&self.shared.counters]))
     }
 
     /// Source sockets open.
@@ -207,7 +248,7 @@ impl Relay {
 
     fn keep_source(&self, socket: UdpSocket) -> io::Result<Arc<SourceSocket>> {
         let address = socket.local_addr();
-        let source = Arc::new(SourceSocket { socket });
+        let source = Arc::new(SourceSocket::new(socket));
         let worker = usize::from(address.port()) % self.workers.len();
         self.workers.get(worker).expect("a remainder is in range").watch(Arc::clone(&source))?;
         self.sources.lock().insert(address, Arc::clone(&source));
@@ -221,9 +262,32 @@ impl Drop for Relay {
     }
 }
 
-fn spawn((index, worker): (usize, &Arc<Worker>)) -> io::Result<JoinHandle<()>> {
+fn spawn(index: usize, worker: &Arc<Worker>, placement: Placement) -> io::Result<JoinHandle<()>> {
     let worker = Arc::clone(worker);
-    std::thread::Builder::new().name(format!("relay-{index}")).spawn(move || worker.run())
+    std::thread::Builder::new().name(format!("relay-{index}")).spawn(move || {
+        if let Err(error) = placement.settle(index) {
+            tracing::warn!(%error, index, "a relay worker runs on any CPU");
+        }
+        worker.run();
+    })
+}
+
+/// Steers every address as placed, or falls back to the hash for all, which is never wrong.
+fn steer(listeners: &[Vec<UdpSocket>], placement: Placement) -> Placement {
+    let (Placement::ByCpu(sets), Some(first)) = (&placement, listeners.first()) else {
+        return Placement::ByHash;
+    };
+    let workers = u32::try_from(listeners.len()).unwrap_or(u32::MAX);
+    if sets.len() != listeners.len() {
+        return Placement::ByHash;
+    }
+    for listener in first {
+        if let Err(error) = listener.steer_by_cpu(workers) {
+            tracing::info!(%error, "the kernel steers by hash alone");
+            return Placement::ByHash;
+        }
+    }
+    placement
 }
 
 impl Peer {
@@ -236,12 +300,9 @@ impl Peer {
     }
 
     fn send_to_origin(&self, payload: &[u8], traffic_class: u8, shared: &Shared) {
-        let transmit =
-            crate::net::udp::Transmit { payload, peer: self.origin, local_ip: None, traffic_class };
-        match self.source.socket.send(&transmit) {
-            Ok(()) => shared.counters.to_origin(payload.len()),
-            Err(_) => shared.counters.count(Reason::SendFailed),
-        }
+        let transmit = Transmit { payload, peer: self.origin, local_ip: None, traffic_class };
+        let taken = self.source.socket.send(&transmit).is_ok();
+        shared.counters.to_origin(&Sent { burst: 0, datagrams: 1, bytes: payload.len(), taken });
     }
 
     fn activity(&self, now: u64, tuple_idle: Duration) -> Activity {

@@ -4,8 +4,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use proxy_common::verdict::Reason;
 
-/// Relay-wide counters, shared by all workers.
+use crate::net::udp::Sent;
+
+/// Counters of one thread, so that no other one takes their cache lines from it.
 #[derive(Debug)]
+#[repr(align(128))]
 pub(super) struct Counters {
     to_origin: Direction,
     to_client: Direction,
@@ -40,37 +43,54 @@ impl Default for Counters {
 }
 
 impl Counters {
-    pub(super) fn to_origin(&self, bytes: usize) {
-        self.to_origin.add(bytes);
+    pub(super) fn to_origin(&self, sent: &Sent) {
+        self.sent(&self.to_origin, sent);
     }
 
-    pub(super) fn to_client(&self, bytes: usize) {
-        self.to_client.add(bytes);
+    pub(super) fn to_client(&self, sent: &Sent) {
+        self.sent(&self.to_client, sent);
     }
 
     pub(super) fn count(&self, reason: Reason) {
-        if let Some(counter) = self.reasons.get(reason as usize) {
-            counter.fetch_add(1, Relaxed);
-        }
+        self.count_all(reason, 1);
     }
 
-    pub(super) fn totals(&self) -> RelayTotals {
-        let count = |reason: Reason| self.reasons.get(reason as usize).map_or(0, |c| c.load(Relaxed));
-        RelayTotals {
-            to_origin: self.to_origin.get(),
-            to_client: self.to_client.get(),
-            reasons: Reason::ALL.into_iter().map(|reason| (reason, count(reason))).collect(),
+    fn sent(&self, direction: &Direction, sent: &Sent) {
+        if !sent.taken {
+            return self.count_all(Reason::SendFailed, sent.datagrams as u64);
+        }
+        direction.packets.fetch_add(sent.datagrams as u64, Relaxed);
+        direction.bytes.fetch_add(sent.bytes as u64, Relaxed);
+    }
+
+    fn count_all(&self, reason: Reason, datagrams: u64) {
+        if let Some(counter) = self.reasons.get(reason as usize) {
+            counter.fetch_add(datagrams, Relaxed);
         }
     }
 }
 
-impl Direction {
-    fn add(&self, bytes: usize) {
-        self.packets.fetch_add(1, Relaxed);
-        self.bytes.fetch_add(bytes as u64, Relaxed);
+impl RelayTotals {
+    /// The sum of what each thread counted.
+    pub(super) fn of<'a>(counters: impl Iterator<Item = &'a Counters>) -> Self {
+        let mut totals = Self {
+            to_origin: (0, 0),
+            to_client: (0, 0),
+            reasons: Reason::ALL.into_iter().map(|reason| (reason, 0)).collect(),
+        };
+        for counters in counters {
+            counters.to_origin.add_to(&mut totals.to_origin);
+            counters.to_client.add_to(&mut totals.to_client);
+            let of_thread = counters.reasons.iter().map(|counter| counter.load(Relaxed));
+            totals.reasons.iter_mut().zip(of_thread).for_each(|((_, sum), count)| *sum += count);
+        }
+        totals
     }
+}
 
-    fn get(&self) -> (u64, u64) {
-        (self.packets.load(Relaxed), self.bytes.load(Relaxed))
+impl Direction {
+    fn add_to(&self, (packets, bytes): &mut (u64, u64)) {
+        *packets += self.packets.load(Relaxed);
+        *bytes += self.bytes.load(Relaxed);
     }
 }

@@ -1,255 +1,160 @@
 //! The relay's tables: sessions by USERNAME, by tuple, by source address.
 //!
-//! The control plane writes them, workers read them; a worker holds the lock for one look-up.
+//! The control plane writes them, workers read them; a worker holds the lock of one shard for one look-up.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+
+use super::{
+    peer::{Bound, Peer},
+    sharded::Sharded,
 };
-
-use arc_swap::ArcSwapOption;
-use parking_lot::{Mutex, RwLock};
-use proxy_protocol::{
-    ice::{IcePwd, UfragPair},
-    stun::TransactionId,
-};
-
 use crate::{
-    net::udp::UdpSocket,
+    proxy::Activity,
     session::{SessionId, Tuple},
 };
 
-/// Checks of one session whose answers are awaited; older ones give way.
-const PENDING_CHECKS: usize = 16;
-
-/// A socket on one of our source addresses, shared by every origin that has a session on its port.
-#[derive(Debug)]
-pub(super) struct SourceSocket {
-    pub(super) socket: UdpSocket,
-}
-
-/// A session as the relay knows it.
-#[derive(Debug)]
-pub(super) struct Peer {
-    pub(super) session: SessionId,
-    pub(super) pwd: IcePwd,
-    pub(super) origin: SocketAddr,
-    pub(super) source: Arc<SourceSocket>,
-    ufrags: UfragPair,
-    active: ArcSwapOption<Leg>,
-    legs: Mutex<Vec<Arc<Leg>>>,
-    checks: Mutex<VecDeque<(TransactionId, Tuple)>>,
-    nominated: AtomicBool,
-    answered: AtomicBool,
-    closing: AtomicBool,
-    heard: AtomicU64,
-    to_origin: AtomicU64,
-    to_client: AtomicU64,
-}
-
-/// A tuple bound to a session.
-#[derive(Debug)]
-pub(super) struct Leg {
-    pub(super) tuple: Tuple,
-    /// An authenticated request came from here: media may move the return path, once.
-    pub(super) armed: AtomicBool,
-    heard: AtomicU64,
-}
-
-/// A session and the leg of it that a tuple belongs to.
-#[derive(Clone, Debug)]
-pub(super) struct Bound {
-    pub(super) peer: Arc<Peer>,
-    pub(super) leg: Arc<Leg>,
-}
-
 #[derive(Debug, Default)]
-pub(super) struct Table(RwLock<Indexes>);
-
-#[derive(Debug, Default)]
-struct Indexes {
-    by_session: HashMap<SessionId, Arc<Peer>>,
-    by_username: HashMap<Box<str>, Arc<Peer>>,
-    by_tuple: HashMap<Tuple, Bound>,
-    by_source: HashMap<(SocketAddr, SocketAddr), Arc<Peer>>,
+pub(super) struct Table {
+    by_session: Sharded<SessionId, Arc<Peer>>,
+    by_username: Sharded<Box<str>, Arc<Peer>>,
+    by_tuple: Sharded<Tuple, Bound>,
+    /// What belongs together in several tables is changed by one thread at a time.
+    writing: Mutex<()>,
 }
 
 impl Table {
     pub(super) fn insert(&self, peer: Arc<Peer>) {
-        let mut indexes = self.0.write();
-        indexes.by_username.insert(peer.ufrags.as_str().into(), Arc::clone(&peer));
-        indexes.by_source.insert((peer.source.socket.local_addr(), peer.origin), Arc::clone(&peer));
-        indexes.by_session.insert(peer.session, peer);
+        let _writing = self.writing.lock();
+        peer.source.add(&peer);
+        self.by_username.insert(peer.ufrags.as_str().into(), Arc::clone(&peer));
+        self.by_session.insert(peer.session, peer);
     }
 
     pub(super) fn remove(&self, session: SessionId) {
-        let mut indexes = self.0.write();
-        let Some(peer) = indexes.by_session.remove(&session) else { return };
-        indexes.by_username.remove(peer.ufrags.as_str());
-        indexes.by_source.remove(&(peer.source.socket.local_addr(), peer.origin));
-        for leg in peer.legs.lock().drain(..) {
-            indexes.release(session, leg.tuple);
+        let _writing = self.writing.lock();
+        let Some(peer) = self.by_session.remove(&session) else { return };
+        self.by_username.remove(peer.ufrags.as_str());
+        peer.source.remove(&peer);
+        for leg in peer.take_legs() {
+            self.release(session, leg.tuple);
         }
     }
 
     pub(super) fn bind(&self, session: SessionId, tuple: Tuple, now: u64) {
-        let mut indexes = self.0.write();
-        let Some(peer) = indexes.by_session.get(&session).cloned() else { return };
-        let leg = Arc::new(Leg { tuple, armed: AtomicBool::new(true), heard: AtomicU64::new(now) });
-        let mut legs = peer.legs.lock();
-        legs.retain(|known| known.tuple != tuple);
-        legs.push(Arc::clone(&leg));
-        drop(legs);
-        peer.heard.fetch_max(now, Relaxed);
-        indexes.by_tuple.insert(tuple, Bound { peer, leg });
+        let _writing = self.writing.lock();
+        if let Some(peer) = self.by_session(session) {
+            let leg = peer.add_leg(tuple, now);
+            self.by_tuple.insert(tuple, Bound { peer, leg });
+        }
     }
 
     pub(super) fn unbind(&self, session: SessionId, tuple: Tuple) {
-        let mut indexes = self.0.write();
-        indexes.release(session, tuple);
-        if let Some(peer) = indexes.by_session.get(&session) {
-            peer.legs.lock().retain(|leg| leg.tuple != tuple);
-            peer.active.rcu(|active| active.clone().filter(|leg| leg.tuple != tuple));
+        let _writing = self.writing.lock();
+        self.release(session, tuple);
+        if let Some(peer) = self.by_session(session) {
+            peer.remove_leg(tuple);
         }
     }
 
     pub(super) fn activate(&self, session: SessionId, tuple: Tuple) {
-        let Some(bound) = self.by_tuple(&tuple).filter(|bound| bound.peer.session == session) else { return };
-        for leg in bound.peer.legs.lock().iter() {
-            leg.armed.store(leg.tuple == tuple, Relaxed);
+        let _writing = self.writing.lock();
+        if let Some(Bound { peer, leg }) = self.by_tuple(&tuple).filter(|bound| bound.peer.session == session)
+        {
+            peer.activate(leg);
         }
-        bound.peer.active.store(Some(bound.leg));
     }
 
     pub(super) fn by_tuple(&self, tuple: &Tuple) -> Option<Bound> {
-        self.0.read().by_tuple.get(tuple).cloned()
+        self.by_tuple.get(tuple)
     }
 
     pub(super) fn by_username(&self, username: &str) -> Option<Arc<Peer>> {
-        self.0.read().by_username.get(username).cloned()
+        self.by_username.get(username)
     }
 
     pub(super) fn by_session(&self, session: SessionId) -> Option<Arc<Peer>> {
-        self.0.read().by_session.get(&session).cloned()
+        self.by_session.get(&session)
     }
 
-    pub(super) fn by_source(&self, source: SocketAddr, origin: SocketAddr) -> Option<Arc<Peer>> {
-        self.0.read().by_source.get(&(source, origin)).cloned()
+    /// How many parts the sessions are in.
+    pub(super) fn parts(&self) -> usize {
+        self.by_session.shards()
     }
 
-    pub(super) fn peers(&self) -> Vec<Arc<Peer>> {
-        self.0.read().by_session.values().cloned().collect()
+    /// What the sessions of one part did.
+    pub(super) fn look(&self, part: usize, now: u64, idle: Duration) -> Vec<(SessionId, Activity)> {
+        self.by_session.visit(part, |peer| (peer.session, peer.activity(now, idle)))
     }
-}
 
-impl Indexes {
-    fn release(&mut self, session: SessionId, tuple: Tuple) {
-        if self.by_tuple.get(&tuple).is_some_and(|bound| bound.peer.session == session) {
-            self.by_tuple.remove(&tuple);
-        }
+    fn release(&self, session: SessionId, tuple: Tuple) {
+        self.by_tuple.remove_if(&tuple, |bound| bound.peer.session == session);
     }
 }
 
-impl Peer {
-    pub(super) fn new(
-        session: SessionId,
-        ufrags: UfragPair,
-        pwd: IcePwd,
-        origin: SocketAddr,
-        source: Arc<SourceSocket>,
-        now: u64,
-    ) -> Self {
-        Self {
-            session,
-            pwd,
-            origin,
-            source,
-            ufrags,
-            active: ArcSwapOption::empty(),
-            legs: Mutex::default(),
-            checks: Mutex::default(),
-            nominated: AtomicBool::new(false),
-            answered: AtomicBool::new(false),
-            closing: AtomicBool::new(false),
-            heard: AtomicU64::new(now),
-            to_origin: AtomicU64::new(0),
-            to_client: AtomicU64::new(0),
-        }
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use super::*;
+    use crate::{datapath::userspace::peer::SourceSocket, net::udp::UdpSocket};
+
+    fn source() -> Arc<SourceSocket> {
+        let socket = UdpSocket::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), false).unwrap();
+        Arc::new(SourceSocket::new(socket))
     }
 
-    /// Remembers that the answer to a check goes to `tuple`.
-    pub(super) fn expect_answer(&self, id: TransactionId, tuple: Tuple) {
-        let mut checks = self.checks.lock();
-        if checks.len() == PENDING_CHECKS {
-            checks.pop_front();
-        }
-        checks.push_back((id, tuple));
+    fn peer(id: u32, source: &Arc<SourceSocket>) -> Arc<Peer> {
+        let ufrags = format!("orig{id}:clnt").parse().unwrap();
+        let pwd = "0123456789abcdef0123456789abcdef".parse().unwrap();
+        let origin = SocketAddr::from((Ipv4Addr::from(0x0a00_0000 + id), 8000));
+        Arc::new(Peer::new(SessionId(id.into()), ufrags, pwd, origin, Arc::clone(source), 0))
     }
 
-    /// Where the origin's answer to a check goes, if the check went through userspace.
-    pub(super) fn take_answer(&self, id: TransactionId) -> Option<Tuple> {
-        let mut checks = self.checks.lock();
-        let at = checks.iter().position(|(pending, _)| *pending == id)?;
-        checks.remove(at).map(|(_, tuple)| tuple)
+    fn tuple(port: u16) -> Tuple {
+        Tuple { client: ([127, 0, 0, 1], port).into(), local: ([127, 0, 0, 1], 8000).into() }
     }
 
-    /// Where the origin's other packets go.
-    pub(super) fn active(&self) -> Option<Tuple> {
-        self.active.load().as_ref().map(|leg| leg.tuple)
+    #[test]
+    fn a_look_at_very_many_sessions_comes_in_small_parts() {
+        const SESSIONS: u32 = 100_000;
+        let (table, source) = (Table::default(), source());
+        (1..=SESSIONS).for_each(|id| table.insert(peer(id, &source)));
+        let parts: Vec<usize> =
+            (0..table.parts()).map(|part| table.look(part, 5, Duration::from_secs(30)).len()).collect();
+        assert_eq!(parts.iter().sum::<usize>(), SESSIONS as usize);
+        assert!(parts.iter().all(|sessions| *sessions < 2 * SESSIONS as usize / parts.len()), "{parts:?}");
     }
 
-    pub(super) fn is_active(&self, tuple: Tuple) -> bool {
-        self.active() == Some(tuple)
+    #[test]
+    fn a_session_is_found_by_each_of_its_names_until_it_is_removed() {
+        let (table, source) = (Table::default(), source());
+        let (one, two) = (peer(1, &source), peer(2, &source));
+        [&one, &two].into_iter().for_each(|peer| table.insert(Arc::clone(peer)));
+        table.bind(one.session, tuple(1), 7);
+        table.activate(one.session, tuple(1));
+        let found = |table: &Table| {
+            let by_tuple = table.by_tuple(&tuple(1)).map(|bound| bound.peer.session);
+            let by_name = table.by_username("orig1:clnt").map(|peer| peer.session);
+            [by_tuple, by_name, source.peer(one.origin).map(|peer| peer.session)]
+        };
+        assert_eq!(found(&table), [Some(one.session); 3]);
+        assert!(one.is_active(tuple(1)));
+        table.remove(one.session);
+        assert_eq!(found(&table), [None; 3]);
+        assert_eq!(source.peer(two.origin).map(|peer| peer.session), Some(two.session));
     }
 
-    /// The first nomination of the active tuple is news, later ones are not.
-    pub(super) fn is_first_nomination(&self) -> bool {
-        !self.nominated.swap(true, Relaxed)
-    }
-
-    pub(super) fn hear(&self, leg: &Leg, now: u64) {
-        self.heard.store(now, Relaxed);
-        leg.heard.store(now, Relaxed);
-    }
-
-    pub(super) fn heard(&self) -> u64 {
-        self.heard.load(Relaxed)
-    }
-
-    pub(super) fn count_to_origin(&self) {
-        self.to_origin.fetch_add(1, Relaxed);
-    }
-
-    pub(super) fn count_to_client(&self) {
-        self.to_client.fetch_add(1, Relaxed);
-    }
-
-    pub(super) fn counted(&self) -> (u64, u64) {
-        (self.to_origin.load(Relaxed), self.to_client.load(Relaxed))
-    }
-
-    /// The origin's first packet is news, later ones are not.
-    pub(super) fn is_first_answer(&self) -> bool {
-        !self.answered.load(Relaxed) && !self.answered.swap(true, Relaxed)
-    }
-
-    pub(super) fn set_closing(&self) {
-        self.closing.store(true, Relaxed);
-    }
-
-    pub(super) fn is_closing(&self) -> bool {
-        self.closing.load(Relaxed)
-    }
-
-    pub(super) fn idle_tuples(&self, now: u64, idle: Duration) -> Vec<Tuple> {
-        let limit = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
-        let legs = self.legs.lock();
-        let silent = |leg: &&Arc<Leg>| now.saturating_sub(leg.heard.load(Relaxed)) >= limit;
-        legs.iter().filter(silent).map(|leg| leg.tuple).filter(|tuple| !self.is_active(*tuple)).collect()
+    #[test]
+    fn a_tuple_that_another_session_took_survives_the_end_of_the_first() {
+        let (table, source) = (Table::default(), source());
+        let (one, two) = (peer(1, &source), peer(2, &source));
+        [&one, &two].into_iter().for_each(|peer| table.insert(Arc::clone(peer)));
+        table.bind(one.session, tuple(1), 0);
+        table.bind(two.session, tuple(1), 0);
+        table.unbind(one.session, tuple(1));
+        table.remove(one.session);
+        assert_eq!(table.by_tuple(&tuple(1)).map(|bound| bound.peer.session), Some(two.session));
     }
 }

@@ -1,10 +1,9 @@
 //! One relay thread: waits for its sockets, forwards what it knows, asks the control plane about the rest.
 
 use std::{
-    collections::HashMap,
     io,
     net::SocketAddr,
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, OwnedFd},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -22,18 +21,23 @@ use rustix::event::{EventfdFlags, epoll, eventfd};
 
 use super::{
     Shared,
-    table::{Bound, Peer, SourceSocket},
+    counters::Counters,
+    outbox::{Outbox, Route},
+    peer::{Bound, Peer, SourceSocket},
 };
 use crate::{
-    net::udp::{Meta, RecvBatch, Transmit, UdpSocket},
+    net::udp::{Arrival, Meta, RecvBatch, Span, UdpSocket},
     proxy::{Check, Event},
     session::Tuple,
 };
 
 /// Batches taken from one socket before the next one gets its turn.
 const BATCHES_PER_TURN: usize = 4;
+/// Sockets served after one wait.
+const READY: usize = 64;
 
-/// Sockets are named by their descriptor; the wake-up event by this.
+/// A listener is named by its index, a source socket by its index behind this, the wake-up event by `WAKE`.
+const SOURCES: u64 = 1 << 32;
 const WAKE: u64 = u64::MAX;
 
 pub(super) struct Worker {
@@ -42,7 +46,17 @@ pub(super) struct Worker {
     wake: OwnedFd,
     stopping: AtomicBool,
     listeners: Vec<UdpSocket>,
-    sources: RwLock<HashMap<u64, Arc<SourceSocket>>>,
+    /// Only ever grows, so an index names a socket for good.
+    sources: RwLock<Vec<Arc<SourceSocket>>>,
+    counters: Counters,
+}
+
+/// What one turn of a worker is made of, used again by the next.
+#[derive(Debug, Default)]
+struct Desk {
+    batch: RecvBatch,
+    outbox: Outbox,
+    now: u64,
 }
 
 impl Worker {
@@ -50,8 +64,8 @@ impl Worker {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         epoll::add(&epoll, &wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
-        for socket in &listeners {
-            epoll::add(&epoll, socket.as_fd(), token(socket), epoll::EventFlags::IN)?;
+        for (socket, index) in listeners.iter().zip(0..) {
+            epoll::add(&epoll, socket.as_fd(), epoll::EventData::new_u64(index), epoll::EventFlags::IN)?;
         }
         Ok(Self {
             shared,
@@ -60,14 +74,17 @@ impl Worker {
             stopping: AtomicBool::new(false),
             listeners,
             sources: RwLock::default(),
+            counters: Counters::default(),
         })
     }
 
     /// Reads `source` from now on.
     pub(super) fn watch(&self, source: Arc<SourceSocket>) -> io::Result<()> {
-        let data = token(&source.socket);
-        self.sources.write().insert(data.u64(), Arc::clone(&source));
-        Ok(epoll::add(&self.epoll, source.socket.as_fd(), data, epoll::EventFlags::IN)?)
+        let mut sources = self.sources.write();
+        let name = epoll::EventData::new_u64(SOURCES + sources.len() as u64);
+        epoll::add(&self.epoll, source.socket.as_fd(), name, epoll::EventFlags::IN)?;
+        sources.push(source);
+        Ok(())
     }
 
     /// Makes [`Worker::run`] return.
@@ -90,13 +107,17 @@ impl Worker {
         &self.listeners
     }
 
+    pub(super) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
     pub(super) fn run(&self) {
-        let mut batch = RecvBatch::default();
-        let mut ready = Vec::with_capacity(64);
+        let mut desk = Desk::default();
+        let mut ready = Vec::with_capacity(READY);
         while !self.stopping.load(Relaxed) {
             ready.clear();
             match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut ready), None) {
-                Ok(_) => ready.iter().for_each(|event| self.serve(event.data.u64(), &mut batch)),
+                Ok(_) => self.serve(&ready, &mut desk),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => {
                     tracing::error!(%error, "a relay worker stops: epoll failed");
@@ -106,62 +127,114 @@ impl Worker {
         }
     }
 
-    fn serve(&self, ready: u64, batch: &mut RecvBatch) {
-        if let Some(listener) = self.listeners.iter().find(|socket| token(socket).u64() == ready) {
-            let address = listener.local_addr();
-            return drain(listener, batch, |meta, payload| self.take_from_client(address, meta, payload));
+    /// What came from origins is gathered over all their sockets, because it leaves by the same few listeners.
+    fn serve(&self, ready: &[epoll::Event], desk: &mut Desk) {
+        desk.now = self.shared.clock.now_ms();
+        for name in ready.iter().map(|event| event.data.u64()) {
+            if let Some(index) = name.checked_sub(SOURCES).filter(|_| name != WAKE) {
+                let source = self.sources.read().get(index as usize).cloned();
+                if let Some(source) = source {
+                    self.drain_source(&source, desk);
+                }
+            } else if let Some(listener) = self.listeners.get(name as usize) {
+                self.drain_listener(listener, desk);
+            }
         }
-        let source = self.sources.read().get(&ready).cloned();
-        if let Some(source) = source {
-            drain(&source.socket, batch, |meta, payload| self.take_from_origin(&source, meta, payload));
+        self.send(desk);
+    }
+
+    fn drain_listener(&self, listener: &UdpSocket, desk: &mut Desk) {
+        for _ in 0..BATCHES_PER_TURN {
+            self.send(desk);
+            let Some(taken) = take(listener, desk) else { return };
+            let Desk { batch, outbox, now } = &mut *desk;
+            for arrival in batch.arrivals(0) {
+                self.take_from_client(listener.local_addr(), arrival, outbox, *now);
+            }
+            if taken < crate::net::udp::BATCH {
+                return;
+            }
         }
     }
 
-    fn take_from_client(&self, listener: SocketAddr, meta: Meta, payload: &[u8]) {
+    fn drain_source(&self, source: &SourceSocket, desk: &mut Desk) {
+        for _ in 0..BATCHES_PER_TURN {
+            if desk.batch.is_full() {
+                self.send(desk);
+            }
+            let before = desk.batch.filled();
+            if take(&source.socket, desk).is_none() {
+                return;
+            }
+            let Desk { batch, outbox, .. } = &mut *desk;
+            for arrival in batch.arrivals(before) {
+                self.take_from_origin(source, arrival, outbox);
+            }
+            if !desk.batch.is_full() {
+                return;
+            }
+        }
+    }
+
+    fn send(&self, desk: &mut Desk) {
+        desk.outbox.send(&desk.batch, &self.listeners, &self.counters);
+        desk.batch.clear();
+    }
+
+    fn take_from_client(&self, listener: SocketAddr, arrival: Arrival<'_>, outbox: &mut Outbox, now: u64) {
+        let meta = arrival.meta;
         let local = SocketAddr::new(meta.local_ip.unwrap_or(listener.ip()), listener.port());
         let tuple = Tuple { client: meta.peer, local };
-        let class = class_of(payload);
-        if class == Class::StunRequest {
-            return self.check(tuple, meta, payload);
-        }
-        match self.shared.table.by_tuple(&tuple) {
-            Some(bound) => self.to_origin(&bound, class, meta, payload),
-            None => self.shared.counters.count(Reason::NoFlow),
+        let mut bound = None;
+        for (payload, span) in arrival.datagrams() {
+            let class = class_of(payload);
+            if class == Class::StunRequest {
+                self.check(tuple, meta, (payload, span), outbox, now);
+                continue;
+            }
+            bound = bound.or_else(|| self.shared.table.by_tuple(&tuple));
+            match &bound {
+                Some(bound) => {
+                    self.note(bound, class, meta, now);
+                    let counted = bound.peer.is_active(bound.leg.tuple);
+                    let route = Route::ToOrigin { peer: Arc::clone(&bound.peer), counted };
+                    outbox.queue(route, meta.traffic_class, span);
+                }
+                None => self.counters.count(Reason::NoFlow),
+            }
         }
     }
 
-    fn to_origin(&self, bound: &Bound, class: Class, meta: Meta, payload: &[u8]) {
+    /// What a datagram of a client says beside its payload.
+    fn note(&self, bound: &Bound, class: Class, meta: Meta, now: u64) {
         let Bound { peer, leg } = bound;
-        peer.hear(leg, self.shared.clock.now_ms());
+        peer.hear(leg, now);
         if class == Class::DtlsAlert {
             peer.set_closing();
         }
-        if peer.is_active(leg.tuple) {
-            peer.count_to_origin();
-        }
-        if is_media(class) && leg.armed.swap(false, Relaxed) {
+        if is_media(class) && leg.armed.load(Relaxed) && leg.armed.swap(false, Relaxed) {
             self.tell(Event::Media { session: peer.session, tuple: leg.tuple, ifindex: meta.ifindex });
         }
-        peer.send_to_origin(payload, meta.traffic_class, &self.shared);
     }
 
     /// A STUN request: the session is the one its USERNAME names, whatever the tuple was used for before.
-    fn check(&self, tuple: Tuple, meta: Meta, payload: &[u8]) {
-        let counters = &self.shared.counters;
+    fn check(&self, tuple: Tuple, meta: Meta, datagram: (&[u8], Span), outbox: &mut Outbox, now: u64) {
+        let (payload, span) = datagram;
+        let (counters, table) = (&self.counters, &self.shared.table);
         let Ok(message) = Message::parse(payload) else { return counters.count(Reason::MalformedStun) };
-        let Some(peer) = message.username().and_then(|name| self.shared.table.by_username(name)) else {
+        let Some(peer) = message.username().and_then(|name| table.by_username(name)) else {
             return counters.count(Reason::UnknownUser);
         };
         if !message.verify_integrity(peer.pwd.as_key()) {
             return counters.count(Reason::BadIntegrity);
         }
         let nominates = message.use_candidate();
-        let known = self.shared.table.by_tuple(&tuple).filter(|bound| bound.peer.session == peer.session);
+        let known = table.by_tuple(&tuple).filter(|bound| bound.peer.session == peer.session);
         match known {
             Some(bound) if !changes_something(&bound, nominates) => {
-                bound.peer.hear(&bound.leg, self.shared.clock.now_ms());
-                bound.peer.expect_answer(message.transaction_id(), tuple);
-                bound.peer.send_to_origin(payload, meta.traffic_class, &self.shared);
+                peer.hear(&bound.leg, now);
+                peer.expect_answer(message.transaction_id(), tuple);
+                outbox.queue(Route::ToOrigin { peer, counted: false }, meta.traffic_class, span);
             }
             _ => self.tell(Event::Checked(Check {
                 session: peer.session,
@@ -174,49 +247,45 @@ impl Worker {
         }
     }
 
-    fn take_from_origin(&self, source: &SourceSocket, meta: Meta, payload: &[u8]) {
-        let counters = &self.shared.counters;
-        let Some(peer) = self.shared.table.by_source(source.socket.local_addr(), meta.peer) else {
-            return counters.count(Reason::Quarantined);
-        };
-        if peer.is_first_answer() {
-            self.tell(Event::Answered(peer.session));
+    fn take_from_origin(&self, source: &SourceSocket, arrival: Arrival<'_>, outbox: &mut Outbox) {
+        let meta = arrival.meta;
+        let peer = source.peer(meta.peer);
+        for (payload, span) in arrival.datagrams() {
+            let Some(peer) = &peer else {
+                self.counters.count(Reason::Quarantined);
+                continue;
+            };
+            if peer.is_first_answer() {
+                self.tell(Event::Answered(peer.session));
+            }
+            match self.way_to_client(peer, payload) {
+                Ok(route) => outbox.queue(route, meta.traffic_class, span),
+                Err(reason) => self.counters.count(reason),
+            }
         }
+    }
+
+    fn way_to_client(&self, peer: &Arc<Peer>, payload: &[u8]) -> Result<Route, Reason> {
         let class = class_of(payload);
         if class == Class::DtlsAlert {
             peer.set_closing();
         }
-        match destination(&peer, class, payload) {
-            Some(tuple) => self.to_client(&peer, tuple, meta, payload),
-            None => counters.count(Reason::NoClient),
-        }
+        let tuple = destination(peer, class, payload).ok_or(Reason::NoClient)?;
+        let listener = self.listener_of(&tuple).ok_or(Reason::SendFailed)?;
+        Ok(Route::ToClient { peer: Arc::clone(peer), tuple, listener })
     }
 
-    fn to_client(&self, peer: &Peer, tuple: Tuple, meta: Meta, payload: &[u8]) {
-        let counters = &self.shared.counters;
-        let same_family = |socket: &&UdpSocket| socket.local_addr().is_ipv4() == tuple.client.is_ipv4();
-        let Some(listener) = self.listeners.iter().find(same_family) else {
-            return counters.count(Reason::SendFailed);
-        };
-        let transmit = Transmit {
-            payload,
-            peer: tuple.client,
-            local_ip: Some(tuple.local.ip()),
-            traffic_class: meta.traffic_class,
-        };
-        match listener.send(&transmit) {
-            Ok(()) => {
-                counters.to_client(payload.len());
-                peer.count_to_client();
-            }
-            Err(_) => counters.count(Reason::SendFailed),
-        }
+    /// The listener that the client sends to, or one on any address of its family.
+    fn listener_of(&self, tuple: &Tuple) -> Option<usize> {
+        let at = |fits: &dyn Fn(SocketAddr) -> bool| self.listeners.iter().position(|l| fits(l.local_addr()));
+        at(&|address| address == tuple.local)
+            .or_else(|| at(&|address| address.is_ipv4() == tuple.client.is_ipv4()))
     }
 
     /// Never waits: a control plane that cannot keep up costs the datagram, and the client repeats it.
     fn tell(&self, event: Event) {
         if self.shared.events.try_send(event).is_err() {
-            self.shared.counters.count(Reason::ControlBusy);
+            self.counters.count(Reason::ControlBusy);
         }
     }
 }
@@ -251,16 +320,15 @@ fn transaction_id(payload: &[u8]) -> Option<TransactionId> {
     Some(TransactionId(payload.get(8..20)?.try_into().ok()?))
 }
 
-fn token(socket: &UdpSocket) -> epoll::EventData {
-    epoll::EventData::new_u64(u64::from(socket.as_fd().as_raw_fd().cast_unsigned()))
-}
-
-fn drain(socket: &UdpSocket, batch: &mut RecvBatch, mut each: impl FnMut(Meta, &[u8])) {
-    for _ in 0..BATCHES_PER_TURN {
-        match socket.receive(batch) {
-            Ok(_) => batch.iter().for_each(|(meta, payload)| each(meta, payload)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-            Err(error) => return tracing::debug!(%error, "receive failed"),
+/// Adds what `socket` has to the batch; `None` when there is nothing.
+fn take(socket: &UdpSocket, desk: &mut Desk) -> Option<usize> {
+    match socket.receive_more(&mut desk.batch) {
+        Ok(taken) => Some(taken),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+        Err(error) => {
+            // An error of an earlier datagram, told once: what has arrived is still there and makes us come back.
+            tracing::debug!(%error, "receive failed");
+            None
         }
     }
 }
