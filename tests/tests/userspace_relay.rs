@@ -280,6 +280,16 @@ fn every_flow_keeps_its_order_when_the_receiving_cpu_chooses_the_worker() {
 }
 
 #[test]
+fn a_relay_that_ends_gives_its_ports_back() {
+    let network = Direct::new().unwrap();
+    let path = Path::direct(&network);
+    path.carries(&run_of(5, 100, 0));
+    let ports = [path.service, SocketAddr::from((path.inside, SOURCE_PORT))];
+    drop(path);
+    network.proxy.enter(|| ports.map(|address| drop(UdpSocket::bind(address, false).unwrap())));
+}
+
+#[test]
 fn what_comes_for_a_session_that_is_gone_is_counted() {
     let network = Direct::new().unwrap();
     let path = Path::direct(&network);

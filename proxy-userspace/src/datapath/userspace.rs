@@ -243,7 +243,7 @@ impl Relay {
         if let Some(source) = self.sources.lock().get(&address) {
             return Ok(Arc::clone(source));
         }
-        self.keep_source(UdpSocket::bind(address, false)?)
+        self.keep_source(UdpSocket::bind_source(address)?)
     }
 
     fn keep_source(&self, socket: UdpSocket) -> io::Result<Arc<SourceSocket>> {
@@ -259,6 +259,7 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         self.pause();
+        self.sources.lock().values().for_each(|source| source.clear());
     }
 }
 

@@ -71,9 +71,20 @@ impl UdpSocket {
     /// Binds to `address`; several sockets share it when `reuse_port` is set.
     pub fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-        socket.set_nonblocking(true)?;
         socket.set_reuse_port(reuse_port)?;
         options::report_arrivals(&socket, address)?;
+        Self::prepare(socket, address)
+    }
+
+    /// Binds to `address`, of which nobody asks where its datagrams arrived.
+    pub fn bind_source(address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        Self::prepare(socket, address)
+    }
+
+    fn prepare(socket: Socket, address: SocketAddr) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        options::report_class(&socket, address)?;
         options::never_refuse_long_datagrams(&socket, address)?;
         enlarge_buffers(&socket)?;
         let segments = options::merge_and_cut_runs(&socket);
@@ -141,7 +152,7 @@ impl UdpSocket {
         header.msg_namelen = peer.len();
         header.msg_iov = &raw mut iov;
         header.msg_iovlen = 1;
-        control.write(&mut header, transmit, None);
+        control.write(&mut header, transmit, self.local.ip(), None);
         // SAFETY: the header points at locals that live until the call returns.
         match unsafe { self.send_message(&header) } {
             Err(error) if send::belongs_to_an_earlier_datagram(&error) => {

@@ -83,6 +83,11 @@ impl SourceSocket {
         self.peers.write().insert(peer.origin, Arc::clone(peer));
     }
 
+    /// Forgets every session: they own the socket that knows them.
+    pub(super) fn clear(&self) {
+        self.peers.write().clear();
+    }
+
     pub(super) fn remove(&self, peer: &Peer) {
         let mut peers = self.peers.write();
         if peers.get(&peer.origin).is_some_and(|known| known.session == peer.session) {

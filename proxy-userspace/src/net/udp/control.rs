@@ -22,15 +22,23 @@ impl Default for Control {
 }
 
 impl Control {
-    /// Puts source address and traffic class of `transmit`, and then the length of segments, into `header`.
-    pub(super) fn write(&mut self, header: &mut libc::msghdr, transmit: &Transmit<'_>, segment: Option<u16>) {
-        let mut used = match (transmit.peer, transmit.local_ip) {
+    /// Puts source address and traffic class of `transmit`, and then the length of segments, into `header`: whatever is
+    /// not what a socket bound to `bound` does anyway, because each message costs the kernel time.
+    pub(super) fn write(
+        &mut self,
+        header: &mut libc::msghdr,
+        transmit: &Transmit<'_>,
+        bound: IpAddr,
+        segment: Option<u16>,
+    ) {
+        let mut used = match (transmit.peer, transmit.local_ip.filter(|ip| *ip != bound)) {
             (SocketAddr::V4(_), Some(IpAddr::V4(ip))) => self.put_source_v4(ip),
             (SocketAddr::V6(_), Some(IpAddr::V6(ip))) => self.put_source_v6(ip),
             _ => 0,
         };
         let class = libc::c_int::from(transmit.traffic_class);
         used += match transmit.peer {
+            _ if class == 0 => 0,
             SocketAddr::V4(_) => self.put(used, libc::IPPROTO_IP, libc::IP_TOS, class),
             SocketAddr::V6(_) => self.put(used, libc::IPPROTO_IPV6, libc::IPV6_TCLASS, class),
         };

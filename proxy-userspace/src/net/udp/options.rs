@@ -15,14 +15,20 @@ const SOCKET_BUFFER: libc::c_int = 4 << 20;
 /// `SKF_AD_OFF + SKF_AD_CPU`: where a classic BPF program reads the number of the CPU it runs on.
 const CURRENT_CPU: u32 = (-0x1000_i32 + 36).cast_unsigned();
 
-/// Asks for destination address, device and traffic class of each datagram.
-pub(super) fn report_arrivals(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+/// Asks for the traffic class of each datagram.
+pub(super) fn report_class(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
-        socket.set_recv_tclass_v6(true)?;
+        return socket.set_recv_tclass_v6(true);
+    }
+    socket.set_recv_tos_v4(true)
+}
+
+/// Asks for destination address and device of each datagram.
+pub(super) fn report_arrivals(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+    if address.is_ipv6() {
         return set(socket.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, &1);
     }
-    socket.set_recv_tos_v4(true)?;
     set(socket.as_fd(), libc::IPPROTO_IP, libc::IP_PKTINFO, &1)
 }
 

@@ -5,7 +5,7 @@ use std::{
     io,
     mem::zeroed,
     ops::Range,
-    os::fd::{AsFd as _, AsRawFd as _},
+    os::fd::{AsFd as _, AsRawFd as _, RawFd},
     time::Duration,
 };
 
@@ -181,7 +181,7 @@ impl SendBatch {
 
     /// Sends what was gathered and forgets it.
     fn flush(&mut self, socket: &UdpSocket, report: &mut impl FnMut(Sent)) {
-        self.write_headers();
+        self.write_headers(socket);
         let mut next = 0;
         while let Some(rest) = self.headers.get_mut(next..).filter(|rest| !rest.is_empty()) {
             match send_many(socket, rest) {
@@ -204,7 +204,7 @@ impl SendBatch {
     }
 
     /// Points the headers at the messages, none of which moves until they are sent.
-    fn write_headers(&mut self) {
+    fn write_headers(&mut self, socket: &UdpSocket) {
         let iovecs = self.iovecs.as_mut_ptr();
         for message in &mut self.messages {
             // SAFETY: mmsghdr is plain data for which zeroes are valid.
@@ -214,7 +214,7 @@ impl SendBatch {
             header.msg_hdr.msg_iov = iovecs.wrapping_add(message.pieces.start);
             header.msg_hdr.msg_iovlen = message.pieces.len();
             let segment = u16::try_from(message.segment).ok().filter(|_| message.datagrams > 1);
-            message.control.write(&mut header.msg_hdr, &message.route, segment);
+            message.control.write(&mut header.msg_hdr, &message.route, socket.local.ip(), segment);
             self.headers.push(header);
         }
     }
@@ -312,10 +312,27 @@ fn refuses_to_cut(error: &io::Error) -> bool {
 
 fn send_many(socket: &UdpSocket, headers: &mut [libc::mmsghdr]) -> io::Result<usize> {
     let (fd, count) = (socket.as_fd().as_raw_fd(), headers.len() as libc::c_uint);
+    if let [header] = headers
+        && header.msg_hdr.msg_controllen == 0
+        && header.msg_hdr.msg_iovlen == 1
+    {
+        return send_plain(fd, &header.msg_hdr);
+    }
     // SAFETY: `write_headers` pointed the headers at messages, control messages and pieces that live until they are
     // sent; the kernel writes to the lengths in the headers alone.
     let sent = unsafe { libc::sendmmsg(fd, headers.as_mut_ptr(), count, libc::MSG_DONTWAIT) };
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// Sends the one piece of `header` without a header, which the kernel need not read and check then: a twentieth of what
+/// a datagram costs.
+fn send_plain(fd: RawFd, header: &libc::msghdr) -> io::Result<usize> {
+    // SAFETY: as in `send_many`, of which this is a part; the vector is that of the only piece.
+    let sent = unsafe {
+        let (piece, name) = (*header.msg_iov, header.msg_name.cast());
+        libc::sendto(fd, piece.iov_base, piece.iov_len, libc::MSG_DONTWAIT, name, header.msg_namelen)
+    };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(1) }
 }
 
 fn wait_for_room(socket: &UdpSocket) {
