@@ -18,6 +18,7 @@ pub mod origin;
 pub mod proxy;
 pub mod pulse;
 pub mod raw;
+pub mod relay_bench;
 pub mod residue;
 pub mod site;
 pub mod wire;
