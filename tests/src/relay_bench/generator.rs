@@ -28,6 +28,8 @@ pub(super) struct Generator {
     _frames: Vec<Vec<u8>>,
     _iovecs: Vec<[libc::iovec; 2]>,
     headers: Vec<libc::mmsghdr>,
+    /// Where the next burst begins.
+    next: usize,
 }
 
 impl std::fmt::Debug for Generator {
@@ -37,7 +39,7 @@ impl std::fmt::Debug for Generator {
 }
 
 impl Generator {
-    /// Will send `frames`, which are [`BURST`], by `device` of the calling thread's network namespace.
+    /// Will send `frames`, which are whole bursts, over and over by `device` of the calling thread's network namespace.
     pub(super) fn new(device: &str, mut frames: Vec<Vec<u8>>) -> Result<Self> {
         let socket = packet_socket(device)?;
         let part =
@@ -53,7 +55,7 @@ impl Generator {
             header
         });
         let headers = headers.collect();
-        Ok(Self { socket, _frames: frames, _iovecs: iovecs, headers })
+        Ok(Self { socket, _frames: frames, _iovecs: iovecs, headers, next: 0 })
     }
 
     /// Sends bursts at `rate` packets per second for `duration`.
@@ -75,8 +77,9 @@ impl Generator {
     }
 
     fn burst(&mut self) -> io::Result<()> {
-        let mut sent = 0;
-        while let Some(rest) = self.headers.get_mut(sent..).filter(|rest| !rest.is_empty()) {
+        let (mut sent, end) = (self.next, self.next + BURST);
+        self.next = end % self.headers.len();
+        while let Some(rest) = self.headers.get_mut(sent..end).filter(|rest| !rest.is_empty()) {
             // SAFETY: the headers point at frames and vectors that this struct owns and never moves.
             let n = unsafe {
                 libc::sendmmsg(self.socket.as_raw_fd(), rest.as_mut_ptr(), rest.len() as libc::c_uint, 0)

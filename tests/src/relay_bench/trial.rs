@@ -48,10 +48,10 @@ struct Outcome {
     cpu: Duration,
 }
 
-/// Rates between which is searched, and how often the gap is halved on the scale of ratios: to within 2 %.
+/// Rates between which is searched, and how often the gap is halved on the scale of ratios: to within 4 %.
 pub(super) const SLOWEST: f64 = 10_000.0;
 const FASTEST: f64 = 1_200_000.0;
-const HALVINGS: usize = 8;
+const HALVINGS: usize = 7;
 /// What counts as loss-free: noise of the machine is not the relay's loss.
 const LOSS: f64 = 0.001;
 const OFFER: Duration = Duration::from_millis(500);
@@ -137,9 +137,9 @@ impl<'a> Trial<'a> {
         })
     }
 
-    /// A burst, with a datagram of each flow in turn.
+    /// Whole bursts, with a run of each flow in turn.
     fn frames(&self, mac: [u8; 6]) -> Vec<Vec<u8>> {
-        let Case { direction, flows, payload } = self.case;
+        let Case { direction, flows, run, payload, .. } = self.case;
         let rtp: Vec<u8> = [0x80, 96].into_iter().chain((2..payload).map(|i| i as u8)).collect();
         let frame = |flow| {
             let (from, to) = self.stage.ends(direction, flow);
@@ -147,7 +147,9 @@ impl<'a> Trial<'a> {
             put(&mut bytes, 0, &mac);
             bytes
         };
-        (0..flows).cycle().take(BURST).map(frame).collect()
+        let all = (0..flows).flat_map(|flow| std::iter::repeat_n(flow, run));
+        let round = usize::from(flows) * run;
+        all.cycle().take(round.next_multiple_of(BURST)).map(frame).collect()
     }
 
     /// CPU time of the relay's threads.
