@@ -107,6 +107,9 @@ impl ControlLoop {
                         return;
                     }
                     Some(Command::Leave(reply)) => {
+                        if let Some(kernel) = self.executor.kernel_mut() {
+                            kernel.close().await;
+                        }
                         // Whoever asked may have given up waiting.
                         let _gone = reply.send(());
                         return;

@@ -111,14 +111,13 @@ fn sessions_go_on_after_the_process_was_killed() {
 
 #[test]
 fn sessions_go_on_after_a_stop_that_keeps_them() {
-    goes_on_after(&[], |proxy| proxy.stop().unwrap());
+    goes_on_after(&[("PROXY_ON_STOP", "keep")], |proxy| proxy.stop().unwrap());
 }
 
 #[test]
-fn a_stop_that_drains_leaves_no_session() {
+fn a_stop_leaves_no_session_unless_it_is_told_to_keep_them() {
     let network = Direct::new().unwrap();
-    let settings = [("PROXY_ON_STOP", "drain")];
-    let proxy = Proxy::start(&network.proxy, Direct::PROXY, Engine::Userspace, &settings).unwrap();
+    let proxy = Proxy::start(&network.proxy, Direct::PROXY, Engine::Userspace, &[]).unwrap();
     let ends = Ends::start(&network, &proxy);
     ends.connect(&network, &proxy, "clnt");
     let proxy = next(&network, proxy, |proxy| proxy.stop().unwrap());

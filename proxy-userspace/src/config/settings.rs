@@ -239,8 +239,8 @@ settings! {
         FORCE_QUIT_TIMEOUT: Duration,
             "PROXY_FORCE_QUIT_TIMEOUT", "force-quit-timeout", "force_quit_timeout", "30s",
             "the process ends this long after the first signal, whatever is left";
-        ON_STOP: Text, "PROXY_ON_STOP", "on-stop", "on_stop", "keep",
-            "what SIGTERM does with sessions: `keep` leaves them to the next process, `drain` ends them; SIGINT drains";
+        ON_STOP: Text, "PROXY_ON_STOP", "on-stop", "on_stop", "drain",
+            "what SIGTERM does with sessions: `drain` ends them, `keep` leaves them to the next process; SIGINT drains";
         ORPHAN_TIMEOUT: Duration, "PROXY_ORPHAN_TIMEOUT", "orphan-timeout", "orphan_timeout", "10m",
             "the kernel forwards for this long without a process";
         RUNTIME_DIR: Text, "PROXY_RUNTIME_DIR", "runtime-dir", "runtime_dir", "",
