@@ -2,6 +2,7 @@
 
 pub mod conntrack;
 pub mod handover;
+pub mod icmp;
 pub mod namespace;
 pub mod neighbour_answers;
 pub mod route;

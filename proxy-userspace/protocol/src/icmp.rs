@@ -3,11 +3,17 @@
 //! An error quotes the datagram as it was on the leg where it failed. [`IcmpError::translate`] writes the same error
 //! about the same datagram as its sender knows it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use thiserror::Error;
 
 use crate::reader::{Reader, UnexpectedEnd};
+
+mod checksum;
+mod endpoints;
+
+use checksum::{fold, sum, update};
+use endpoints::endpoints;
 
 const UDP: u8 = 17;
 const FRAGMENT_HEADER: u8 = 44;
@@ -90,6 +96,7 @@ pub struct Quote<'a> {
     to: SocketAddr,
     /// Where the UDP header begins.
     udp: usize,
+    length: usize,
 }
 
 impl<'a> IcmpError<'a> {
@@ -176,7 +183,7 @@ impl<'a> Quote<'a> {
             return Err(IcmpFault::Quote);
         }
         let (from, to) = (SocketAddr::new(source, from), SocketAddr::new(destination, to));
-        Ok(Self { version, bytes, from, to, udp })
+        Ok(Self { version, bytes, from, to, udp, length })
     }
 
     /// Who sent it.
@@ -189,6 +196,12 @@ impl<'a> Quote<'a> {
     #[must_use]
     pub const fn to(&self) -> SocketAddr {
         self.to
+    }
+
+    /// How long the whole datagram is, from the IP header on.
+    #[must_use]
+    pub const fn length(&self) -> usize {
+        self.length
     }
 
     /// The message that tells its sender that it is too big.
@@ -214,26 +227,38 @@ impl<'a> Quote<'a> {
         let at = self.udp + 6;
         let checksum = u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?);
         if checksum != 0 {
-            let checksum = update(checksum, &before, &after);
+            let checksum = update(checksum, before.sum(), after.sum());
             put(&mut bytes, at, &checksum.to_be_bytes());
         }
         Some(bytes)
     }
 }
 
-struct Endpoints {
-    addresses: Vec<u8>,
-    ports: [u8; 4],
+impl Version {
+    /// The version of an address.
+    #[must_use]
+    pub const fn of(ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+
+    /// The length of its header.
+    #[must_use]
+    pub const fn header(self) -> usize {
+        match self {
+            Self::V4 => IPV4_HEADER,
+            Self::V6 => IPV6_HEADER,
+        }
+    }
 }
 
-fn endpoints(from: SocketAddr, to: SocketAddr, version: Version) -> Option<Endpoints> {
-    let addresses = match (from.ip(), to.ip(), version) {
-        (IpAddr::V4(from), IpAddr::V4(to), Version::V4) => [from.octets(), to.octets()].concat(),
-        (IpAddr::V6(from), IpAddr::V6(to), Version::V6) => [from.octets(), to.octets()].concat(),
-        (IpAddr::V4(_) | IpAddr::V6(_), IpAddr::V4(_) | IpAddr::V6(_), _) => return None,
-    };
-    let ([a, b], [c, d]) = (from.port().to_be_bytes(), to.port().to_be_bytes());
-    Some(Endpoints { addresses, ports: [a, b, c, d] })
+/// The header of a UDP datagram over IPv6 that is told without one: traffic class and flow label are not known.
+#[must_use]
+pub fn ipv6_header(source: Ipv6Addr, destination: Ipv6Addr, datagram: &[u8]) -> Vec<u8> {
+    let length = datagram.get(4..6).unwrap_or(&[0, 0]);
+    [&[0x60, 0, 0, 0], length, &[UDP, 64], &source.octets(), &destination.octets()].concat()
 }
 
 /// The header up to the UDP header: addresses, and the length of the whole.
@@ -301,30 +326,6 @@ fn put(bytes: &mut [u8], at: usize, field: &[u8]) {
     if let Some(place) = bytes.get_mut(at..at.saturating_add(field.len())) {
         place.copy_from_slice(field);
     }
-}
-
-/// The sum of 16-bit words; a message of any length that IP has cannot overflow it.
-fn sum(bytes: &[u8]) -> u32 {
-    let word = |pair: &[u8]| match pair {
-        [high, low] => u32::from(u16::from_be_bytes([*high, *low])),
-        [high] => u32::from(*high) << 8,
-        _ => 0,
-    };
-    bytes.chunks(2).map(word).fold(0, u32::saturating_add)
-}
-
-fn fold(sum: u32) -> u16 {
-    let once = (sum & 0xffff) + (sum >> 16);
-    let twice = (once & 0xffff) + (once >> 16);
-    u16::try_from(twice & 0xffff).unwrap_or(u16::MAX)
-}
-
-/// RFC 1624, equation 3. UDP writes a sum of 0 as 0xffff.
-fn update(checksum: u16, before: &Endpoints, after: &Endpoints) -> u16 {
-    let removed = sum(&before.addresses) + sum(&before.ports);
-    let added = sum(&after.addresses) + sum(&after.ports);
-    let updated = !fold(u32::from(!checksum) + u32::from(!fold(removed)) + added);
-    if updated == 0 { u16::MAX } else { updated }
 }
 
 #[cfg(test)]

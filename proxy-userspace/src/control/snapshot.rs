@@ -83,7 +83,7 @@ pub struct PathTotals {
 /// What became of packets in one datapath.
 #[derive(Clone, Debug, Serialize)]
 pub struct ReasonTotals {
-    /// `xdp`, `tc` or `userspace`.
+    /// `xdp`, `tc` or `userspace`; `icmp` for errors that came back.
     pub datapath: &'static str,
     /// The word of the reason.
     pub reason: &'static str,
@@ -219,15 +219,13 @@ fn path_totals(proxy: &Proxy, executor: &Executor) -> Vec<PathTotals> {
 
 fn reason_totals(executor: &Executor) -> Vec<ReasonTotals> {
     let kernel = executor.kernel().map(|kernel| kernel.datapath().reasons()).unwrap_or_default();
-    let kernel = kernel.into_iter().map(|(engine, reason, packets)| (engine.as_str(), reason, packets));
-    let relay = executor.relay().totals().reasons;
-    let relay = relay.into_iter().map(|(reason, packets)| ("userspace", reason, packets));
-    let view = |(datapath, reason, packets): (_, proxy_common::verdict::Reason, _)| ReasonTotals {
-        datapath,
-        reason: reason.as_str(),
-        packets,
-    };
-    kernel.chain(relay).filter(|(_, _, packets)| *packets > 0).map(view).collect()
+    let kernel =
+        kernel.into_iter().map(|(engine, reason, packets)| (engine.as_str(), reason.as_str(), packets));
+    let relay = executor.relay().totals();
+    let errors = relay.errors.into_iter().map(|(word, packets)| ("icmp", word, packets));
+    let relay = relay.reasons.into_iter().map(|(reason, packets)| ("userspace", reason.as_str(), packets));
+    let rows = kernel.chain(relay).chain(errors).filter(|(_, _, packets)| *packets > 0);
+    rows.map(|(datapath, reason, packets)| ReasonTotals { datapath, reason, packets }).collect()
 }
 
 impl From<Attachment> for InterfaceView {

@@ -7,6 +7,7 @@
 //! only what changes something. Nothing is created for a datagram that does not verify.
 
 use std::{
+    collections::HashMap,
     io,
     net::SocketAddr,
     os::fd::OwnedFd,
@@ -30,6 +31,8 @@ use crate::{
 };
 
 mod counters;
+mod errors;
+mod limit;
 mod outbox;
 mod peer;
 mod placement;
@@ -40,6 +43,7 @@ mod worker;
 
 use counters::Counters;
 pub use counters::RelayTotals;
+use errors::Errors;
 use peer::{Peer, SourceSocket};
 pub use placement::Placement;
 pub use sockets::Sockets;
@@ -53,6 +57,8 @@ struct Shared {
     counters: Counters,
     clock: Clock,
     events: mpsc::Sender<Event>,
+    /// Opened once and kept: the port must answer for stragglers of a session that ended.
+    sources: Mutex<HashMap<SocketAddr, Arc<SourceSocket>>>,
 }
 
 /// Milliseconds since the relay started, cheap to store in an atomic.
@@ -69,11 +75,10 @@ impl Clock {
 pub struct Relay {
     shared: Arc<Shared>,
     workers: Vec<Arc<Worker>>,
+    errors: Option<Arc<Errors>>,
     threads: Vec<JoinHandle<()>>,
     placement: Placement,
     local: Vec<SocketAddr>,
-    /// Opened once and kept: the port must answer for stragglers of a session that ended.
-    sources: Mutex<std::collections::HashMap<SocketAddr, Arc<SourceSocket>>>,
 }
 
 impl std::fmt::Debug for Relay {
@@ -119,13 +124,15 @@ impl Relay {
             counters: Counters::default(),
             clock: Clock(Instant::now()),
             events,
+            sources: Mutex::default(),
         });
         let workers = listeners
             .into_iter()
             .map(|sockets| Worker::new(sockets, Arc::clone(&shared)).map(Arc::new))
             .collect::<io::Result<Vec<_>>>()?;
         let threads = Vec::new();
-        let relay = Self { shared, workers, threads, placement, local, sources: Mutex::default() };
+        let errors = open_errors(&shared);
+        let relay = Self { shared, workers, errors, threads, placement, local };
         sources.into_iter().try_for_each(|socket| relay.keep_source(socket).map(drop))?;
         Ok(relay)
     }
@@ -137,6 +144,11 @@ impl Relay {
             let workers = self.workers.iter().enumerate();
             let spawned = workers.map(|(index, worker)| spawn(index, worker, self.placement.clone()));
             self.threads = spawned.collect::<io::Result<_>>()?;
+            if let Some(errors) = self.errors.clone() {
+                errors.rearm();
+                let thread = std::thread::Builder::new().name("relay-icmp".into());
+                self.threads.push(thread.spawn(move || errors.run())?);
+            }
         }
         Ok(())
     }
@@ -145,6 +157,9 @@ impl Relay {
     pub fn pause(&mut self) {
         for worker in &self.workers {
             worker.stop();
+        }
+        if let Some(errors) = &self.errors {
+            errors.stop();
         }
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
@@ -162,7 +177,7 @@ impl Relay {
                 shared.push((Role::Media { worker, address: socket.local_addr() }, socket.share()?));
             }
         }
-        for (address, source) in self.sources.lock().iter() {
+        for (address, source) in self.shared.sources.lock().iter() {
             shared.push((Role::Source(*address), source.socket.share()?));
         }
         Ok(shared)
@@ -231,16 +246,17 @@ impl Relay {
     /// Packets and bytes by direction, and datagrams by what became of them.
     pub fn totals(&self) -> RelayTotals {
         let workers = self.workers.iter().map(|worker| worker.counters());
-        RelayTotals::of(workers.chain([&self.shared.counters]))
+        let errors = self.errors.as_ref().map(|errors| errors.outcomes()).unwrap_or_default();
+        RelayTotals { errors, ..RelayTotals::of(workers.chain([&self.shared.counters])) }
     }
 
     /// Source sockets open.
     pub fn source_sockets(&self) -> usize {
-        self.sources.lock().len()
+        self.shared.sources.lock().len()
     }
 
     fn source(&self, address: SocketAddr) -> io::Result<Arc<SourceSocket>> {
-        if let Some(source) = self.sources.lock().get(&address) {
+        if let Some(source) = self.shared.sources.lock().get(&address) {
             return Ok(Arc::clone(source));
         }
         self.keep_source(UdpSocket::bind_source(address)?)
@@ -251,7 +267,7 @@ impl Relay {
         let source = Arc::new(SourceSocket::new(socket));
         let worker = usize::from(address.port()) % self.workers.len();
         self.workers.get(worker).expect("a remainder is in range").watch(Arc::clone(&source))?;
-        self.sources.lock().insert(address, Arc::clone(&source));
+        self.shared.sources.lock().insert(address, Arc::clone(&source));
         Ok(source)
     }
 }
@@ -259,7 +275,7 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         self.pause();
-        self.sources.lock().values().for_each(|source| source.clear());
+        self.shared.sources.lock().values().for_each(|source| source.clear());
     }
 }
 
@@ -271,6 +287,16 @@ fn spawn(index: usize, worker: &Arc<Worker>, placement: Placement) -> io::Result
         }
         worker.run();
     })
+}
+
+fn open_errors(shared: &Arc<Shared>) -> Option<Arc<Errors>> {
+    match Errors::open(Arc::clone(shared)) {
+        Ok(errors) => Some(Arc::new(errors)),
+        Err(error) => {
+            tracing::warn!(%error, "ICMP errors are not passed on between clients and origins (needs CAP_NET_RAW)");
+            None
+        }
+    }
 }
 
 /// Steers every address as placed, or falls back to the hash for all, which is never wrong.

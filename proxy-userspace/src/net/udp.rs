@@ -14,7 +14,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 
 mod control;
 mod options;
@@ -113,6 +113,19 @@ impl UdpSocket {
     /// A second descriptor of the same socket, for the next process.
     pub fn share(&self) -> io::Result<OwnedFd> {
         self.fd.try_clone()
+    }
+
+    /// Takes packets of another protocol than UDP, or copies of those that others take, if `filter` wants them: over IPv4 from
+    /// the IP header on, over IPv6 from behind it.
+    pub(super) fn raw(any: IpAddr, protocol: Protocol, filter: &[SockFilter]) -> io::Result<Self> {
+        let local = SocketAddr::new(any, 0);
+        let socket = Socket::new(Domain::for_address(local), Type::RAW, Some(protocol))?;
+        socket.attach_filter(filter)?;
+        socket.set_nonblocking(true)?;
+        if any.is_ipv6() {
+            options::report_arrivals(&socket, local)?;
+        }
+        Ok(Self { fd: socket.into(), local, segments: AtomicBool::new(false) })
     }
 
     /// The bound address.

@@ -108,6 +108,16 @@ fn no_error_is_longer_than_everybody_takes() {
 }
 
 #[test]
+fn a_datagram_that_was_told_without_its_header_gets_one() {
+    let datagram = [0xee, 0x48, 0x1f, 0x40, 0x05, 0x80, 0x02, 0x87, 0x80];
+    let (source, destination) = ("fd78::201".parse().unwrap(), "fd78::1:2".parse().unwrap());
+    let packet = [ipv6_header(source, destination, &datagram), datagram.to_vec()].concat();
+    let quote = parsed(Version::V6, &packet);
+    assert_eq!((quote.from(), quote.to()), (address("[fd78::201]:61000"), address("[fd78::1:2]:8000")));
+    assert_eq!(quote.length(), 40 + 0x580);
+}
+
+#[test]
 fn extensions_and_padding_are_no_part_of_the_datagram() {
     let quote = quote_v4("10.0.0.1:1", "10.0.0.2:2", 7);
     let mut message = vec![11, 0, 0, 0, 0, 8, 0, 0];

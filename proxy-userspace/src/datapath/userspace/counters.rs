@@ -30,6 +30,8 @@ pub struct RelayTotals {
     pub to_client: (u64, u64),
     /// Datagrams not relayed, by reason.
     pub reasons: Vec<(Reason, u64)>,
+    /// ICMP errors by what became of them.
+    pub errors: Vec<(&'static str, u64)>,
 }
 
 impl Default for Counters {
@@ -77,6 +79,7 @@ impl RelayTotals {
             to_origin: (0, 0),
             to_client: (0, 0),
             reasons: Reason::ALL.into_iter().map(|reason| (reason, 0)).collect(),
+            errors: Vec::new(),
         };
         for counters in counters {
             counters.to_origin.add_to(&mut totals.to_origin);

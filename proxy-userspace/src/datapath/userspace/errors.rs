@@ -1,0 +1,349 @@
+//! ICMP errors about datagrams that we sent, by whichever path: whoever sent the datagram to us is told, in words that are
+//! right on its leg, as a router between the two would have told it.
+//!
+//! A datagram that does not fit the next leg is relayed in fragments; if its sender forbade that, it is told what fits.
+//!
+//! Nobody is told less than [`FITS`]: whoever is told believes it of our address, thus of every session, and anybody can
+//! send such an error about a session of its own.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    os::fd::{AsFd as _, OwnedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use proxy_protocol::icmp::{self, Cause, IcmpError, Quote, Version};
+use rustix::event::{EventfdFlags, epoll, eventfd};
+
+use super::{Shared, limit::Limit, peer::Peer};
+use crate::{
+    net::{
+        icmp::{FITS, errors, long_datagrams, path_mtu},
+        udp::{Meta, RecvBatch, Transmit, UdpSocket},
+    },
+    session::Tuple,
+};
+
+/// How long what the kernel says of a path is believed; whoever sends too much is told this often.
+const BELIEVED: Duration = Duration::from_secs(1);
+/// Paths remembered at once.
+const PATHS: usize = 4096;
+const WAKE: u64 = u64::MAX;
+
+/// What became of an error, or of a datagram that may not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Told the sender of the datagram, who is on the other leg.
+    Translated,
+    /// Told the sender what fits.
+    ToldTooBig,
+    /// About a datagram of no session.
+    NoSession,
+    /// The legs are of different families.
+    OtherFamily,
+    /// Not an error about a UDP datagram.
+    Malformed,
+    /// Told too often.
+    Limited,
+    /// The socket refused.
+    Unsent,
+}
+
+impl Outcome {
+    const ALL: [Self; 7] = [
+        Self::Translated,
+        Self::ToldTooBig,
+        Self::NoSession,
+        Self::OtherFamily,
+        Self::Malformed,
+        Self::Limited,
+        Self::Unsent,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Translated => "translated",
+            Self::ToldTooBig => "told_too_big",
+            Self::NoSession => "no_session",
+            Self::OtherFamily => "other_family",
+            Self::Malformed => "malformed_icmp",
+            Self::Limited => "limited",
+            Self::Unsent => "unsent",
+        }
+    }
+}
+
+/// Errors by what became of them.
+#[derive(Debug, Default)]
+struct Outcomes([AtomicU64; Outcome::ALL.len()]);
+
+impl Outcomes {
+    fn count(&self, outcome: Outcome) {
+        if let Some(counter) = self.0.get(outcome as usize) {
+            counter.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn totals(&self) -> Vec<(&'static str, u64)> {
+        let words = Outcome::ALL.into_iter().map(Outcome::as_str);
+        words.zip(self.0.iter().map(|counter| counter.load(Relaxed))).collect()
+    }
+}
+
+/// The sockets, and what wakes their thread.
+pub(super) struct Errors {
+    shared: Arc<Shared>,
+    epoll: OwnedFd,
+    wake: OwnedFd,
+    stopping: AtomicBool,
+    sources: Vec<Source>,
+    outcomes: Outcomes,
+}
+
+struct Source {
+    kind: Kind,
+    version: Version,
+    socket: UdpSocket,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Errors,
+    LongDatagrams,
+}
+
+/// What one thread remembers.
+#[derive(Default)]
+struct Memory {
+    limit: Limit,
+    paths: HashMap<(SocketAddr, SocketAddr), Path>,
+}
+
+/// What fits of the datagrams of one conversation.
+#[derive(Clone, Copy)]
+struct Path {
+    fits: u32,
+    asked: Instant,
+    is_told: bool,
+}
+
+impl Errors {
+    /// Opens the sockets.
+    pub(super) fn open(shared: Arc<Shared>) -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        epoll::add(&epoll, &wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
+        let mut sources = Vec::new();
+        for version in [Version::V4, Version::V6] {
+            for kind in [Kind::Errors, Kind::LongDatagrams] {
+                match kind.open(version) {
+                    Ok(socket) => sources.push(Source { kind, version, socket }),
+                    // A host without IPv6.
+                    Err(error) if error.raw_os_error() == Some(NO_FAMILY) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        for (at, source) in (0..).zip(&sources) {
+            let data = epoll::EventData::new_u64(at);
+            epoll::add(&epoll, source.socket.as_fd(), data, epoll::EventFlags::IN)?;
+        }
+        Ok(Self {
+            shared,
+            epoll,
+            wake,
+            stopping: AtomicBool::new(false),
+            sources,
+            outcomes: Outcomes::default(),
+        })
+    }
+
+    /// What became of errors.
+    pub(super) fn outcomes(&self) -> Vec<(&'static str, u64)> {
+        self.outcomes.totals()
+    }
+
+    /// Lets [`Errors::run`] be called again after [`Errors::stop`].
+    pub(super) fn rearm(&self) {
+        // The event counts how often it was set; one read takes it back to zero.
+        let _was_not_set = rustix::io::read(&self.wake, &mut [0; 8]);
+        self.stopping.store(false, Relaxed);
+    }
+
+    /// Makes [`Errors::run`] return.
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Relaxed);
+        if let Err(error) = rustix::io::write(&self.wake, &1u64.to_ne_bytes()) {
+            tracing::error!(%error, "failed to wake the thread of ICMP errors");
+        }
+    }
+
+    pub(super) fn run(&self) {
+        let (mut batch, mut memory) = (RecvBatch::one(), Memory::default());
+        let mut ready = Vec::with_capacity(self.sources.len() + 1);
+        while !self.stopping.load(Relaxed) {
+            ready.clear();
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut ready), None) {
+                Ok(_) => ready.iter().for_each(|event| self.serve(event.data.u64(), &mut batch, &mut memory)),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => {
+                    tracing::error!(%error, "ICMP errors are passed on no more: epoll failed");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn serve(&self, ready: u64, batch: &mut RecvBatch, memory: &mut Memory) {
+        let Some(source) = usize::try_from(ready).ok().and_then(|at| self.sources.get(at)) else { return };
+        if source.socket.receive(batch).is_err() {
+            return;
+        }
+        for (meta, bytes) in batch.iter() {
+            let outcome = match source.kind {
+                Kind::Errors => Some(self.error(source.version, bytes, memory)),
+                Kind::LongDatagrams => self.long_datagram(source.version, meta, bytes, memory),
+            };
+            outcome.into_iter().for_each(|outcome| self.outcomes.count(outcome));
+        }
+    }
+
+    fn error(&self, version: Version, bytes: &[u8], memory: &mut Memory) -> Outcome {
+        let parsed = match version {
+            Version::V4 => IcmpError::parse_v4(bytes),
+            Version::V6 => IcmpError::parse_v6(bytes),
+        };
+        let Ok(mut error) = parsed else { return Outcome::Malformed };
+        if let Cause::TooBig { mtu } = &mut error.cause {
+            *mtu = (*mtu).max(FITS);
+        }
+        let Some((from, to)) = self.as_it_came(error.quote.from(), error.quote.to()) else {
+            return Outcome::NoSession;
+        };
+        match error.translate(from, to) {
+            Some(message) => self.tell((to.ip(), from.ip()), &message, Outcome::Translated, memory),
+            None => Outcome::OtherFamily,
+        }
+    }
+
+    /// The ends of a datagram that we sent `from` there `to` here, on the leg that it came by.
+    fn as_it_came(&self, from: SocketAddr, to: SocketAddr) -> Option<(SocketAddr, SocketAddr)> {
+        if let Some(peer) = self.by_source(from, to) {
+            return peer.active().map(|tuple| (tuple.client, tuple.local));
+        }
+        let bound = self.shared.table.by_tuple(&Tuple { client: to, local: from })?;
+        Some((bound.peer.origin, bound.peer.source.socket.local_addr()))
+    }
+
+    /// The ends of a datagram that came `from` there `to` here, on the leg that it leaves by.
+    fn as_it_leaves(&self, from: SocketAddr, to: SocketAddr) -> Option<(SocketAddr, SocketAddr)> {
+        if let Some(bound) = self.shared.table.by_tuple(&Tuple { client: from, local: to }) {
+            return Some((bound.peer.source.socket.local_addr(), bound.peer.origin));
+        }
+        let tuple = self.by_source(to, from)?.active()?;
+        Some((tuple.local, tuple.client))
+    }
+
+    fn by_source(&self, source: SocketAddr, origin: SocketAddr) -> Option<Arc<Peer>> {
+        let source = self.shared.sources.lock().get(&source).cloned()?;
+        source.peer(origin)
+    }
+
+    /// Nothing, if it fits or is no session's: this is a copy, and the relay counts the datagram itself.
+    fn long_datagram(
+        &self,
+        version: Version,
+        meta: Meta,
+        bytes: &[u8],
+        memory: &mut Memory,
+    ) -> Option<Outcome> {
+        let whole = with_header(version, meta, bytes)?;
+        let quote = Quote::parse(version, &whole).ok()?;
+        let (from, to) = (quote.from(), quote.to());
+        let path = self.path(from, to, memory)?;
+        if path.is_told || quote.length() <= path.fits as usize {
+            return None;
+        }
+        let outcome = self.tell((to.ip(), from.ip()), &quote.too_big(path.fits), Outcome::ToldTooBig, memory);
+        memory.paths.insert((from, to), Path { is_told: true, ..path });
+        Some(outcome)
+    }
+
+    /// What fits of datagrams that come `from` there `to` here.
+    fn path(&self, from: SocketAddr, to: SocketAddr, memory: &mut Memory) -> Option<Path> {
+        let now = Instant::now();
+        let known = memory.paths.get(&(from, to)).copied();
+        if let Some(path) = known.filter(|path| now.saturating_duration_since(path.asked) < BELIEVED) {
+            return Some(path);
+        }
+        let (source, destination) = self.as_it_leaves(from, to)?;
+        let mtu = path_mtu(source.ip(), destination).ok()?;
+        let (before, after) = (Version::of(from.ip()), Version::of(destination.ip()));
+        let payload = mtu.saturating_sub(after.header() as u32);
+        let fits = payload.saturating_add(before.header() as u32).max(FITS);
+        if memory.paths.len() >= PATHS {
+            memory.paths.clear();
+        }
+        let path = Path { fits, asked: now, is_told: false };
+        memory.paths.insert((from, to), path);
+        Some(path)
+    }
+
+    fn tell(
+        &self,
+        (from, to): (IpAddr, IpAddr),
+        message: &[u8],
+        done: Outcome,
+        memory: &mut Memory,
+    ) -> Outcome {
+        if !memory.limit.allows(to, Instant::now()) {
+            return Outcome::Limited;
+        }
+        let is_meant = |source: &&Source| source.kind == Kind::Errors && source.version == Version::of(to);
+        let Some(source) = self.sources.iter().find(is_meant) else { return Outcome::Unsent };
+        let transmit = Transmit {
+            payload: message,
+            peer: SocketAddr::new(to, 0),
+            local_ip: Some(from),
+            traffic_class: INTERNETWORK_CONTROL,
+        };
+        match source.socket.send(&transmit) {
+            Ok(()) => done,
+            Err(error) => {
+                tracing::debug!(%error, %from, %to, "an ICMP error cannot be sent");
+                Outcome::Unsent
+            }
+        }
+    }
+}
+
+/// `EAFNOSUPPORT`.
+const NO_FAMILY: i32 = 97;
+/// RFC 1812, section 4.3.2.5: the precedence of ICMP errors.
+const INTERNETWORK_CONTROL: u8 = 0xc0;
+
+impl Kind {
+    fn open(self, version: Version) -> io::Result<UdpSocket> {
+        match self {
+            Self::Errors => errors(version),
+            Self::LongDatagrams => long_datagrams(version),
+        }
+    }
+}
+
+/// Over IPv6 a raw socket tells a datagram from behind the IP header.
+fn with_header(version: Version, meta: Meta, bytes: &[u8]) -> Option<Vec<u8>> {
+    match (version, meta.peer.ip(), meta.local_ip) {
+        (Version::V4, ..) => Some(bytes.to_vec()),
+        (Version::V6, IpAddr::V6(source), Some(IpAddr::V6(destination))) => {
+            Some([&icmp::ipv6_header(source, destination, bytes), bytes].concat())
+        }
+        (Version::V6, ..) => None,
+    }
+}
