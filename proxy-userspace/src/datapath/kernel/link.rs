@@ -10,6 +10,7 @@ use std::{
 
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_LINK_CREATE: libc::c_int = 28;
+const BPF_LINK_DETACH: libc::c_int = 34;
 const BPF_XDP: u32 = 37;
 const BPF_TCX_INGRESS: u32 = 46;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
@@ -17,7 +18,7 @@ const BPF_F_BEFORE: u32 = 1 << 3;
 /// Where `bpf_link_info` says the device, for XDP and tcx alike.
 const INFO_IFINDEX: usize = 4;
 
-/// A link; closing it detaches the program.
+/// A link; dropping it detaches the program.
 #[derive(Debug)]
 pub(super) struct Link(OwnedFd);
 
@@ -37,7 +38,7 @@ impl Link {
             Hook::NativeXdp => (BPF_XDP, XDP_FLAGS_DRV_MODE),
             Hook::TcxFirst => (BPF_TCX_INGRESS, BPF_F_BEFORE),
         };
-        let program = u32::try_from(program.as_raw_fd()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let program = program.as_raw_fd().cast_unsigned();
         let mut attributes = [program, ifindex, kind, flags, 0, 0, 0, 0];
         // SAFETY: the attributes hold no pointer.
         let fd = unsafe { bpf(BPF_LINK_CREATE, &mut attributes) }?;
@@ -53,7 +54,7 @@ impl Link {
     fn ifindex(&self) -> io::Result<u32> {
         let mut info = Info([0; 64]);
         let mut attributes = [0_u32; 4];
-        attributes[0] = u32::try_from(self.0.as_raw_fd()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        attributes[0] = self.0.as_raw_fd().cast_unsigned();
         attributes[1] = size_of::<Info>() as u32;
         let [.., low, high] = &mut attributes;
         let address = (&raw mut info as u64).to_ne_bytes();
@@ -62,6 +63,17 @@ impl Link {
         // SAFETY: the address is that of `info`, which lives during the call and is as long as the attributes say.
         unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes) }?;
         Ok(info.0[INFO_IFINDEX])
+    }
+}
+
+/// Closing the descriptor would detach too, but not while a child process that is about to execute has a copy of it.
+impl Drop for Link {
+    fn drop(&mut self) {
+        let mut attributes = [self.0.as_raw_fd().cast_unsigned(), 0, 0, 0];
+        // SAFETY: the attributes hold no pointer.
+        if let Err(error) = unsafe { bpf(BPF_LINK_DETACH, &mut attributes) } {
+            tracing::debug!(%error, "a link was detached before, or closing it has to do");
+        }
     }
 }
 
