@@ -235,6 +235,10 @@ pub struct Signalling {
     pub origin_timeout: Duration,
     /// `PROXY_API_CLIENT_TIMEOUT`: deadline for a client to send its request, default 10 s.
     pub client_timeout: Duration,
+    /// `PROXY_NEW_SESSIONS_PER_SOURCE`: sessions that a /24 or /56 may begin in a second, default 100.
+    pub new_sessions_per_source: u32,
+    /// `PROXY_NEW_SESSIONS_IN_ALL`: the same of all clients together, default 1000.
+    pub new_sessions_in_all: u32,
 }
 
 /// WebRTC media.

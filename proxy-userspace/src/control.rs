@@ -31,7 +31,7 @@ pub mod snapshot;
 mod take_over;
 
 pub use handle::Control;
-use snapshot::{Snapshot, Totals};
+use snapshot::{Refusals, Snapshot, Totals};
 pub use take_over::{Frozen, Paused};
 
 /// Installs, connect time-outs.
@@ -71,6 +71,7 @@ pub struct ControlLoop {
     totals: watch::Sender<Totals>,
     /// Waits for the grace period that flows and records wait for.
     grace: Option<JoinHandle<()>>,
+    refusals: Refusals,
 }
 
 impl ControlLoop {
@@ -157,7 +158,7 @@ impl ControlLoop {
             }
             Command::Snapshot(reply) => {
                 // Whoever asked may have given up waiting.
-                let _gone = reply.send(Snapshot::take(&self.proxy, &self.executor));
+                let _gone = reply.send(Snapshot::take(&self.proxy, &self.executor, &self.refusals));
             }
             Command::Detach(reply) => {
                 self.handle(Event::SwitchOffload(false)).await;
@@ -223,7 +224,7 @@ impl ControlLoop {
             let aftermath = kernel.look(Instant::now());
             self.network_changed(aftermath).await;
         }
-        self.totals.send_replace(Totals::take(&self.proxy, &self.executor));
+        self.totals.send_replace(Totals::take(&self.proxy, &self.executor, &self.refusals));
     }
 
     async fn network_changed(&mut self, aftermath: Aftermath) {

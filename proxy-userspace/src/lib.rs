@@ -15,5 +15,6 @@ pub mod lifecycle;
 pub mod net;
 pub mod origin;
 pub mod proxy;
+pub mod rate_limit;
 pub mod session;
 pub mod telemetry;

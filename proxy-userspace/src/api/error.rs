@@ -65,6 +65,7 @@ impl ApiError {
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Registration(_) | Self::Register(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::BadGateway(_) | Self::NoAnswer => StatusCode::BAD_GATEWAY,
+            Self::NoRoom(OfferError::TooManyOfSource) => StatusCode::TOO_MANY_REQUESTS,
             Self::Unavailable(_) | Self::NoRoom(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::GatewayTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -80,7 +81,7 @@ impl IntoResponse for ApiError {
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS].contains(&status) {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER);
         }
         response

@@ -3,7 +3,7 @@
 //! An exchange goes through as it is, except for one thing: the candidates of the origin's answer become ours, and the
 //! [`SessionSink`] learns of the session before the client does.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     Router,
@@ -15,6 +15,7 @@ use axum::{
 };
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use ipnet::IpNet;
+use parking_lot::Mutex;
 use proxy_protocol::{ice::UfragPair, stream_url::StreamRules};
 use serde_json::Value;
 use tracing::info;
@@ -22,8 +23,9 @@ use tracing::info;
 use self::{candidate::Candidates, endpoint::Endpoint, forward::Forwarder};
 use super::{ApiError, BodyLimits, json_answer, resolve::Resolver, signature_members, srs_members};
 use crate::{
-    config::Config,
+    config::{self, Config},
     origin::{Origin, Registry},
+    rate_limit::{Rate, RateLimit},
     session::SessionOffer,
 };
 
@@ -38,6 +40,12 @@ mod offer;
 /// Why a session cannot be had; the client is told to come back later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OfferError {
+    /// The client's network begins more sessions than it may.
+    #[error("too many new sessions from this network")]
+    TooManyOfSource,
+    /// All clients together begin more sessions than they may.
+    #[error("too many new sessions")]
+    TooManyInAll,
     /// As many sessions as the proxy may have.
     #[error("the proxy has as many sessions as it may")]
     Full,
@@ -55,11 +63,28 @@ pub enum OfferError {
     Stopping,
 }
 
+impl OfferError {
+    /// The word in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TooManyOfSource => "too_many_of_source",
+            Self::TooManyInAll => "too_many_in_all",
+            Self::Full => "full",
+            Self::PortsExhausted => "ports_exhausted",
+            Self::DuplicateUfrag => "duplicate_ufrag",
+            Self::Unreachable => "origin_unreachable",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
 /// Who keeps the sessions.
 #[async_trait::async_trait]
 pub trait SessionSink: Send + Sync + 'static {
     /// Takes a session; its client is answered only after that.
     async fn offered(&self, offer: SessionOffer) -> Result<(), OfferError>;
+    /// Notes that a session was refused before anybody was asked.
+    fn refused(&self, why: OfferError);
     /// Ends a session that the origin has deleted.
     async fn deleted(&self, ufrags: &UfragPair);
     /// The origin of a session that lives.
@@ -72,6 +97,7 @@ pub struct Signalling {
     sink: Arc<dyn SessionSink>,
     rules: StreamRules,
     limits: BodyLimits,
+    beginners: Mutex<RateLimit<IpAddr>>,
     trusted_proxies: Vec<IpNet>,
     candidates: Candidates,
     forwarder: Forwarder,
@@ -102,6 +128,7 @@ impl Signalling {
                 go_compatible: config.streams.go_compatible,
             },
             limits,
+            beginners: Mutex::new(beginners(&config.signalling)),
             trusted_proxies: config.trusted_proxies.clone(),
             candidates: Candidates {
                 configured: config.webrtc.candidates.clone(),
@@ -113,6 +140,14 @@ impl Signalling {
             forwarder: Forwarder::new(config.signalling.origin_timeout, limits.size),
         }
     }
+}
+
+/// How many sessions may begin.
+fn beginners(config: &config::Signalling) -> RateLimit<IpAddr> {
+    /// A crowd that comes at once, as after a change of program.
+    const BURST: f64 = 10.0;
+    let rate = |sessions: u32| Rate { per_second: sessions.into(), burst: BURST * f64::from(sessions) };
+    RateLimit::new(rate(config.new_sessions_per_source), rate(config.new_sessions_in_all))
 }
 
 /// Its routes.

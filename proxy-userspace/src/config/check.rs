@@ -174,6 +174,8 @@ impl Reader<'_> {
             body_limit: self.required(s::API_BODY_LIMIT, parse::number(1024..=64 << 20)),
             origin_timeout: self.required(s::API_ORIGIN_TIMEOUT, parse::positive),
             client_timeout: self.required(s::API_CLIENT_TIMEOUT, parse::positive),
+            new_sessions_per_source: self.required(s::NEW_SESSIONS_PER_SOURCE, parse::number(1..=1_000_000)),
+            new_sessions_in_all: self.required(s::NEW_SESSIONS_IN_ALL, parse::number(1..=1_000_000)),
         }
     }
 

@@ -190,6 +190,12 @@ settings! {
             "deadline of one exchange with an origin";
         API_CLIENT_TIMEOUT: Duration, "PROXY_API_CLIENT_TIMEOUT", "api-client-timeout", "api_client_timeout", "10s",
             "deadline for a client to send its request";
+        NEW_SESSIONS_PER_SOURCE: Number,
+            "PROXY_NEW_SESSIONS_PER_SOURCE", "new-sessions-per-source", "new_sessions_per_source", "100",
+            "WebRTC sessions that a /24 or /56 may begin in a second, ten times as many at once; more get 429";
+        NEW_SESSIONS_IN_ALL: Number,
+            "PROXY_NEW_SESSIONS_IN_ALL", "new-sessions-in-all", "new_sessions_in_all", "1000",
+            "the same of all clients together; more get 503";
     }
     Webrtc {
         WEBRTC_CANDIDATE: List, "PROXY_WEBRTC_CANDIDATE", "webrtc-candidate", "webrtc_candidate", "",

@@ -9,7 +9,7 @@ use std::{
 use proxy_protocol::ice::UfragPair;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{COMMAND_QUEUE, Command, ControlLoop, Frozen, Snapshot, Totals};
+use super::{COMMAND_QUEUE, Command, ControlLoop, Frozen, Refusals, Snapshot, Totals};
 use crate::{
     api::signalling::{OfferError, SessionSink},
     executor::{Executor, OriginsByUfrags},
@@ -26,6 +26,7 @@ pub struct Control {
     origins: OriginsByUfrags,
     source_addresses: Arc<[IpAddr]>,
     totals: watch::Receiver<Totals>,
+    refusals: Refusals,
 }
 
 impl Control {
@@ -38,9 +39,10 @@ impl Control {
     ) -> (Self, ControlLoop) {
         let (sender, commands) = mpsc::channel(COMMAND_QUEUE);
         let (totals, latest) = watch::channel(Totals::default());
-        let control =
-            Self { commands: sender, origins, source_addresses: source_addresses.into(), totals: latest };
-        (control, ControlLoop { proxy, executor, commands, totals, grace: None })
+        let (source_addresses, refusals) = (source_addresses.into(), Refusals::default());
+        let control_loop =
+            ControlLoop { proxy, executor, commands, totals, grace: None, refusals: refusals.clone() };
+        (Self { commands: sender, origins, source_addresses, totals: latest, refusals }, control_loop)
     }
 
     /// The totals, renewed every second.
@@ -114,7 +116,11 @@ impl Control {
 #[async_trait::async_trait]
 impl SessionSink for Control {
     async fn offered(&self, offer: SessionOffer) -> Result<(), OfferError> {
-        self.offer(offer).await
+        self.offer(offer).await.inspect_err(|why| self.refused(*why))
+    }
+
+    fn refused(&self, why: OfferError) {
+        *self.refusals.lock().entry(why.as_str()).or_default() += 1;
     }
 
     async fn deleted(&self, ufrags: &UfragPair) {

@@ -1,7 +1,8 @@
 //! The control plane as people and metrics see it.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
+use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::{
@@ -10,6 +11,9 @@ use crate::{
     proxy::{Activity, Proxy},
     session::{Role, Session, SessionId, State, source_port::Usage},
 };
+
+/// Sessions that were refused, by reason.
+pub type Refusals = Arc<Mutex<BTreeMap<&'static str, u64>>>;
 
 /// Everything at one moment.
 #[derive(Clone, Debug, Serialize)]
@@ -37,6 +41,8 @@ pub struct Totals {
     pub orphans: usize,
     /// Records of sessions that could not be written.
     pub records_refused: u64,
+    /// Sessions that were refused, by reason.
+    pub refused: BTreeMap<&'static str, u64>,
     /// Flows installed.
     pub offloads: u64,
     /// Return paths moved.
@@ -148,7 +154,7 @@ pub struct Directions {
 
 impl Snapshot {
     /// Takes one.
-    pub fn take(proxy: &Proxy, executor: &Executor) -> Self {
+    pub fn take(proxy: &Proxy, executor: &Executor, refusals: &Refusals) -> Self {
         let now = Instant::now();
         let looks: std::collections::HashMap<_, _> =
             (0..executor.relay().parts()).flat_map(|part| executor.look(part, proxy)).collect();
@@ -161,7 +167,7 @@ impl Snapshot {
         sessions.sort_by_key(|session| session.id);
         let attachments = executor.kernel().map(|kernel| kernel.attachments()).unwrap_or_default();
         Self {
-            totals: Totals::take(proxy, executor),
+            totals: Totals::take(proxy, executor, refusals),
             interfaces: attachments.into_iter().map(InterfaceView::from).collect(),
             sessions,
         }
@@ -170,13 +176,14 @@ impl Snapshot {
 
 impl Totals {
     /// Takes them.
-    pub fn take(proxy: &Proxy, executor: &Executor) -> Self {
+    pub fn take(proxy: &Proxy, executor: &Executor, refusals: &Refusals) -> Self {
         let stats = proxy.stats();
         let Usage { leased, resting, fullest, capacity } = proxy.port_usage();
         Self {
             sessions: proxy.sessions().count(),
             offloaded: proxy.sessions().filter(|(_, session)| is_forwarded(session, executor)).count(),
             admitted: stats.admitted,
+            refused: refusals.lock().clone(),
             adopted: stats.adopted,
             orphans: proxy.orphans().count(),
             records_refused: executor.records_refused(),

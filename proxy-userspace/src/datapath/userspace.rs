@@ -32,7 +32,6 @@ use crate::{
 
 mod counters;
 mod errors;
-mod limit;
 mod outbox;
 mod peer;
 mod placement;

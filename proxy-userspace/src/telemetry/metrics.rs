@@ -34,6 +34,7 @@ fn sessions(registry: &mut Registry, totals: &Totals) {
     gauge(registry, "flows_without_session", help, totals.orphans as u64);
     let help = "Records of sessions that could not be written: these sessions do not survive the process";
     counter(registry, "records_refused", help, totals.records_refused);
+    by_reason(registry, "sessions_refused", "Sessions that were refused, by reason", &totals.refused);
     by_reason(registry, "sessions_ended", "Sessions that ended, by reason", &totals.ended);
     counter(registry, "flow_installs", "Flows installed in the kernel", totals.offloads);
     by_reason(registry, "flows_relayed", "Flows not installed or removed again, by reason", &totals.relayed);

@@ -1,17 +1,22 @@
 //! Passes a client's request to an origin, and the answer back.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Instant,
+};
 
 use axum::{
     body::{Body, Bytes},
     response::Response,
 };
 use http::{HeaderValue, Method, Request, StatusCode, header, request::Parts};
+use ipnet::IpNet;
 use proxy_protocol::{ice::UfragPair, query, sdp::Answer, stream_url::StreamKey};
 use tracing::{debug, warn};
 
 use super::{
-    ApiError, Signalling,
+    ApiError, OfferError, Signalling,
     answer::OriginAnswer,
     client_address::ClientAddress,
     endpoint::Endpoint,
@@ -21,6 +26,7 @@ use super::{
 use crate::{
     api::{Connection, body::read_request},
     origin::{Origin, PickError},
+    rate_limit::Exceeded,
     session::SessionOffer,
 };
 
@@ -69,6 +75,7 @@ impl Signalling {
     /// An offer goes to the stream's origin; its answer comes back with our candidates.
     pub(super) async fn negotiate(&self, request: &ClientRequest) -> Result<Response, ApiError> {
         let offer = Offer::read(request, &self.rules)?;
+        self.admit(request.client.ip).inspect_err(|why| self.sink.refused(*why))?;
         let (origin, response) = self.send_to_stream(&offer.stream, &request.outgoing()).await?;
         if ![StatusCode::OK, StatusCode::CREATED].contains(&response.status()) {
             return Ok(response.map(Body::from));
@@ -79,6 +86,16 @@ impl Signalling {
             self.release(request, &origin, location).await;
         }
         accepted
+    }
+
+    /// Before an origin is asked, which would keep a session of its own for each request.
+    fn admit(&self, client: IpAddr) -> Result<(), OfferError> {
+        let length = if client.is_ipv4() { 24 } else { 56 };
+        let network = IpNet::new(client, length).map_or(client, |network| network.network());
+        self.beginners.lock().take(network, Instant::now()).map_err(|exceeded| match exceeded {
+            Exceeded::Own => OfferError::TooManyOfSource,
+            Exceeded::All => OfferError::TooManyInAll,
+        })
     }
 
     async fn accept(

@@ -190,6 +190,7 @@ impl Registry for ListedOrigins {
 struct Sessions {
     refuses: Option<OfferError>,
     offered: Mutex<Vec<SessionOffer>>,
+    refused: Mutex<Vec<OfferError>>,
     deleted: Mutex<Vec<UfragPair>>,
 }
 
@@ -198,6 +199,10 @@ impl SessionSink for Sessions {
     async fn offered(&self, offer: SessionOffer) -> Result<(), OfferError> {
         self.offered.lock().push(offer);
         self.refuses.map_or(Ok(()), Err)
+    }
+
+    fn refused(&self, why: OfferError) {
+        self.refused.lock().push(why);
     }
 
     async fn deleted(&self, ufrags: &UfragPair) {
@@ -494,6 +499,25 @@ async fn a_session_that_the_proxy_cannot_take_is_deleted_at_the_origin() {
         assert!(answered.body.contains(words), "{}", answered.body);
         let released = srs.requests().pop().unwrap();
         assert_eq!((released.method, released.target.as_str()), (Method::DELETE, LOCATION));
+    }
+}
+
+#[tokio::test]
+async fn a8_more_new_sessions_than_a_network_may_begin_never_reach_an_origin() {
+    for (per_source, in_all, expected) in
+        [(1, 1000, (429, OfferError::TooManyOfSource)), (1000, 1, (503, OfferError::TooManyInAll))]
+    {
+        let mut config = Config::default();
+        config.signalling.new_sessions_per_source = per_source;
+        config.signalling.new_sessions_in_all = in_all;
+        let srs = TestOrigin::start("one", Manner::Srs);
+        let rig = Rig::with(vec![srs.origin.clone()], None, &config);
+        for _ in 0..10 {
+            assert_eq!(rig.post(PUBLISH, OFFER).await.status, 201);
+        }
+        let answered = rig.post(PUBLISH, OFFER).await;
+        assert_eq!((answered.status, answered.header("retry-after")), (expected.0, "5"));
+        assert_eq!((srs.requests().len(), rig.sessions.refused.lock().as_slice()), (10, &[expected.1][..]));
     }
 }
 

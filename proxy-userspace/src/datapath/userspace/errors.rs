@@ -13,7 +13,7 @@ use std::{
     os::fd::{AsFd as _, OwnedFd},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -21,12 +21,17 @@ use std::{
 use proxy_protocol::icmp::{self, Cause, IcmpError, Quote, Version};
 use rustix::event::{EventfdFlags, epoll, eventfd};
 
-use super::{Shared, limit::Limit, peer::Peer};
+mod outcome;
+
+use outcome::{Outcome, Outcomes};
+
+use super::{Shared, peer::Peer};
 use crate::{
     net::{
         icmp::{FITS, errors, long_datagrams, path_mtu},
         udp::{Meta, RecvBatch, Transmit, UdpSocket},
     },
+    rate_limit::{Rate, RateLimit},
     session::Tuple,
 };
 
@@ -34,67 +39,10 @@ use crate::{
 const BELIEVED: Duration = Duration::from_secs(1);
 /// Paths remembered at once.
 const PATHS: usize = 4096;
+/// Each error is an answer to something that anybody may send: so many to one receiver, and to all.
+const EACH: Rate = Rate { per_second: 20.0, burst: 20.0 };
+const IN_ALL: Rate = Rate { per_second: 1000.0, burst: 1000.0 };
 const WAKE: u64 = u64::MAX;
-
-/// What became of an error, or of a datagram that may not fit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// Told the sender of the datagram, who is on the other leg.
-    Translated,
-    /// Told the sender what fits.
-    ToldTooBig,
-    /// About a datagram of no session.
-    NoSession,
-    /// The legs are of different families.
-    OtherFamily,
-    /// Not an error about a UDP datagram.
-    Malformed,
-    /// Told too often.
-    Limited,
-    /// The socket refused.
-    Unsent,
-}
-
-impl Outcome {
-    const ALL: [Self; 7] = [
-        Self::Translated,
-        Self::ToldTooBig,
-        Self::NoSession,
-        Self::OtherFamily,
-        Self::Malformed,
-        Self::Limited,
-        Self::Unsent,
-    ];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Translated => "translated",
-            Self::ToldTooBig => "told_too_big",
-            Self::NoSession => "no_session",
-            Self::OtherFamily => "other_family",
-            Self::Malformed => "malformed_icmp",
-            Self::Limited => "limited",
-            Self::Unsent => "unsent",
-        }
-    }
-}
-
-/// Errors by what became of them.
-#[derive(Debug, Default)]
-struct Outcomes([AtomicU64; Outcome::ALL.len()]);
-
-impl Outcomes {
-    fn count(&self, outcome: Outcome) {
-        if let Some(counter) = self.0.get(outcome as usize) {
-            counter.fetch_add(1, Relaxed);
-        }
-    }
-
-    fn totals(&self) -> Vec<(&'static str, u64)> {
-        let words = Outcome::ALL.into_iter().map(Outcome::as_str);
-        words.zip(self.0.iter().map(|counter| counter.load(Relaxed))).collect()
-    }
-}
 
 /// The sockets, and what wakes their thread.
 pub(super) struct Errors {
@@ -119,10 +67,15 @@ enum Kind {
 }
 
 /// What one thread remembers.
-#[derive(Default)]
 struct Memory {
-    limit: Limit,
+    limit: RateLimit<IpAddr>,
     paths: HashMap<(SocketAddr, SocketAddr), Path>,
+}
+
+impl Memory {
+    fn new() -> Self {
+        Self { limit: RateLimit::new(EACH, IN_ALL), paths: HashMap::new() }
+    }
 }
 
 /// What fits of the datagrams of one conversation.
@@ -185,7 +138,7 @@ impl Errors {
     }
 
     pub(super) fn run(&self) {
-        let (mut batch, mut memory) = (RecvBatch::one(), Memory::default());
+        let (mut batch, mut memory) = (RecvBatch::one(), Memory::new());
         let mut ready = Vec::with_capacity(self.sources.len() + 1);
         while !self.stopping.load(Relaxed) {
             ready.clear();
@@ -302,7 +255,7 @@ impl Errors {
         done: Outcome,
         memory: &mut Memory,
     ) -> Outcome {
-        if !memory.limit.allows(to, Instant::now()) {
+        if memory.limit.take(to, Instant::now()).is_err() {
             return Outcome::Limited;
         }
         let is_meant = |source: &&Source| source.kind == Kind::Errors && source.version == Version::of(to);
