@@ -15,6 +15,9 @@ use anyhow::{Context as _, Result, ensure};
 use parking_lot::Mutex;
 use proxy_protocol::stun::{Class, Message, MessageBuilder, Method, TransactionId};
 use proxy_userspace::net::udp::{Meta, RecvBatch, Transmit, UdpSocket};
+use rustix::net::sockopt::{
+    Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_mtu_discover,
+};
 use serde_json::json;
 
 use crate::http::{Arrived, Request, Response, Server, Url};
@@ -61,6 +64,12 @@ impl Endpoint {
     /// When the address cannot be bound.
     pub fn bind(ip: impl Into<IpAddr>) -> Result<Self> {
         let socket = UdpSocket::bind(SocketAddr::new(ip.into(), 0), false)?;
+        // As media stacks leave it, who forbid fragments.
+        if socket.local_addr().is_ipv4() {
+            set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::WANT)?;
+        } else {
+            set_ipv6_mtu_discover(&socket, Ipv6PathMtuDiscovery::WANT)?;
+        }
         Ok(Self { socket, pending: Mutex::default() })
     }
 
@@ -153,6 +162,12 @@ impl RawOrigin {
         let api = Server::start(any_port, move |arrived| Some(respond(arrived, &name, ip, port, &sessions)))?;
         let rtmp = Server::accept(any_port, drop)?;
         Ok(Self { media, id: id.to_owned(), ip, api, rtmp })
+    }
+
+    /// What the user fragments of its sessions begin with.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
     }
 
     /// Sends a heartbeat to `url` from the calling thread's network namespace.

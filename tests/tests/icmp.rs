@@ -201,7 +201,12 @@ fn a7_a_small_link_behind_the_origins_leg_is_told_to_the_client_and_media_goes_o
     let site = Site::start(&routed(&network), case);
     let (client, to) = (site.client(), site.session.proxy);
     client.send(&long(case, 1), to, 0).unwrap();
-    is_told(&site.at_client, site.version, (to, site.too_big()), (client.address(), to));
+    if case.expects_kernel() {
+        is_told(&site.at_client, site.version, (to, site.too_big()), (client.address(), to));
+    } else {
+        // The relay forbids no router to fragment, so there is nothing to tell.
+        arrives(site.media(), &long(case, 1));
+    }
     client.send(&long(case, 2), to, 0).unwrap();
     arrives(site.media(), &long(case, 2));
     site.finish(&network.proxy);
@@ -214,7 +219,12 @@ fn a7_a_small_link_behind_the_clients_leg_is_told_to_the_origin_and_media_goes_o
     let site = Site::start(&routed(&network), case);
     let (media, to) = (site.media(), site.source);
     media.send(&long(case, 1), to, 0).unwrap();
-    is_told(&site.at_origin, site.version, (to, site.too_big()), (media.address(), to));
+    if case.expects_kernel() {
+        is_told(&site.at_origin, site.version, (to, site.too_big()), (media.address(), to));
+    } else {
+        // As above.
+        arrives(site.client(), &long(case, 1));
+    }
     media.send(&long(case, 2), to, 0).unwrap();
     arrives(site.client(), &long(case, 2));
     site.finish(&network.proxy);
