@@ -135,6 +135,8 @@ pub struct Totals {
     pub reasons: Vec<ReasonTotals>,
     /// Flows not installed or removed, by reason.
     pub relayed: std::collections::BTreeMap<String, u64>,
+    /// Sessions that were refused, by reason.
+    pub refused: std::collections::BTreeMap<String, u64>,
     /// Sessions that ended, by reason.
     pub ended: std::collections::BTreeMap<String, u64>,
     /// Return paths moved.

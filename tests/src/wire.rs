@@ -19,12 +19,25 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// # Errors
 /// When it does not start, or is not known in time.
 pub fn registered(network: &Direct, family: Family, proxy: &Proxy<'_>) -> Result<RawOrigin> {
+    registered_as(network, family, proxy, 1)
+}
+
+/// Starts the origin of this number, from 1 on, and waits until the proxy knows it.
+///
+/// # Errors
+/// When it does not start, or is not known in time.
+pub fn registered_as(
+    network: &Direct,
+    family: Family,
+    proxy: &Proxy<'_>,
+    number: usize,
+) -> Result<RawOrigin> {
     let url = Proxy::register_url(family.of(Direct::PROXY_INSIDE));
     let origin = network.origin.enter(|| {
-        let origin = RawOrigin::start(family.of(Direct::ORIGIN), "raw1")?;
+        let origin = RawOrigin::start(family.of(Direct::ORIGIN), &format!("raw{number}"))?;
         origin.register(&url).map(|()| origin)
     })?;
-    proxy.wait_for_origins(1)?;
+    proxy.wait_for_origins(number)?;
     Ok(origin)
 }
 
