@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tells_the_classes_apart_by_two_bytes() {
+    fn a12_tells_the_classes_apart_by_two_bytes() {
         let rows = [
             ("binding request", [0x00, 0x01], Class::StunRequest),
             ("binding indication", [0x00, 0x11], Class::StunIndication),
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_srt_control_types_apart() {
+    fn a12_tells_srt_control_types_apart() {
         let rows = [
             ("handshake", [0x80, 0x00], SrtClass::Handshake),
             ("keep-alive", [0x80, 0x01], SrtClass::Control),

@@ -24,12 +24,12 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const WATCH: Duration = Duration::from_secs(1);
 const NODE_PORT: u16 = 30_800;
 
-in_cases!(xdp, tc, tc_v6: {
-    a_node_port_that_leads_to_another_address_of_the_node_is_forwarded,
-    a_proxy_in_a_pod_behind_a_masquerading_node_port_is_forwarded,
-    clients_that_enter_by_another_card_than_they_signal_by_are_forwarded_to_a_pod,
-    an_origin_in_a_pod_behind_a_tunnel_is_forwarded,
-    a_pod_that_comes_back_elsewhere_costs_others_nothing,
+in_cases!(xdp, tc, xdp_v6, tc_v6: {
+    a3_a_node_port_that_leads_to_another_address_of_the_node_is_forwarded,
+    a3_a_proxy_in_a_pod_behind_a_masquerading_node_port_is_forwarded,
+    a4_clients_that_enter_by_another_card_than_they_signal_by_are_forwarded_to_a_pod,
+    a4_an_origin_in_a_pod_behind_a_tunnel_is_forwarded,
+    a4_a_pod_that_comes_back_elsewhere_costs_others_nothing,
 });
 
 /// A publisher and viewers outside the cluster.
@@ -159,7 +159,7 @@ fn node_port(node: &Namespace, case: Case, to: Ipv4Addr, masquerades: bool) {
     node.run("nft", &[rules]).unwrap();
 }
 
-fn a_node_port_that_leads_to_another_address_of_the_node_is_forwarded(case: Case) {
+fn a3_a_node_port_that_leads_to_another_address_of_the_node_is_forwarded(case: Case) {
     let cluster = Cluster::new().unwrap();
     node_port(&cluster.node, case, Cluster::GATEWAY, false);
     let proxy = Proxy::start(&cluster.node, case.family.of(Cluster::NODE), case.engine, &[]).unwrap();
@@ -174,7 +174,7 @@ fn a_node_port_that_leads_to_another_address_of_the_node_is_forwarded(case: Case
 }
 
 /// The pod sees the node as the only client there is, with a port for each session.
-fn a_proxy_in_a_pod_behind_a_masquerading_node_port_is_forwarded(case: Case) {
+fn a3_a_proxy_in_a_pod_behind_a_masquerading_node_port_is_forwarded(case: Case) {
     let cluster = Cluster::new().unwrap();
     let (home, other) = (cluster.pod().unwrap(), cluster.pod().unwrap());
     node_port(&cluster.node, case, home.address, true);
@@ -191,7 +191,7 @@ fn a_proxy_in_a_pod_behind_a_masquerading_node_port_is_forwarded(case: Case) {
     ends_cleanly(proxy, &home.namespace);
 }
 
-fn clients_that_enter_by_another_card_than_they_signal_by_are_forwarded_to_a_pod(case: Case) {
+fn a4_clients_that_enter_by_another_card_than_they_signal_by_are_forwarded_to_a_pod(case: Case) {
     let cluster = Cluster::new().unwrap();
     let proxy = Proxy::start(&cluster.node, case.family.of(Cluster::NODE), case.engine, &[]).unwrap();
     let pod = cluster.pod().unwrap();
@@ -207,7 +207,7 @@ fn clients_that_enter_by_another_card_than_they_signal_by_are_forwarded_to_a_pod
     ends_cleanly(proxy, &cluster.node);
 }
 
-fn an_origin_in_a_pod_behind_a_tunnel_is_forwarded(case: Case) {
+fn a4_an_origin_in_a_pod_behind_a_tunnel_is_forwarded(case: Case) {
     let cluster = Cluster::new().unwrap();
     let peer = cluster.peer().unwrap();
     let proxy = Proxy::start(&cluster.node, case.family.of(Cluster::NODE), case.engine, &[]).unwrap();
@@ -221,7 +221,7 @@ fn an_origin_in_a_pod_behind_a_tunnel_is_forwarded(case: Case) {
     ends_cleanly(proxy, &cluster.node);
 }
 
-fn a_pod_that_comes_back_elsewhere_costs_others_nothing(case: Case) {
+fn a4_a_pod_that_comes_back_elsewhere_costs_others_nothing(case: Case) {
     let cluster = Cluster::new().unwrap();
     let proxy = Proxy::start(&cluster.node, case.family.of(Cluster::NODE), case.engine, &[]).unwrap();
     let (stays, goes) = (cluster.pod().unwrap(), cluster.pod().unwrap());

@@ -19,8 +19,8 @@ macro_rules! rules {
     ($($name:ident, $engine:ident;)*) => {
         $(under_engine!(
             $name, $engine,
-            an_ipv6_client_of_an_ipv4_origin_is_relayed_and_told_why,
-            an_ipv4_client_of_an_ipv6_origin_is_relayed_and_told_why
+            a14_an_ipv6_client_of_an_ipv4_origin_is_relayed_and_told_why,
+            a14_an_ipv4_client_of_an_ipv6_origin_is_relayed_and_told_why
         );)*
     };
 }
@@ -31,11 +31,11 @@ rules! {
     userspace, Userspace;
 }
 
-fn an_ipv6_client_of_an_ipv4_origin_is_relayed_and_told_why(engine: Engine) {
+fn a14_an_ipv6_client_of_an_ipv4_origin_is_relayed_and_told_why(engine: Engine) {
     families_do_not_meet_in_the_kernel(engine, [Family::V6, Family::V4]);
 }
 
-fn an_ipv4_client_of_an_ipv6_origin_is_relayed_and_told_why(engine: Engine) {
+fn a14_an_ipv4_client_of_an_ipv6_origin_is_relayed_and_told_why(engine: Engine) {
     families_do_not_meet_in_the_kernel(engine, [Family::V4, Family::V6]);
 }
 

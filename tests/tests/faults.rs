@@ -24,24 +24,15 @@ use rustix::process::{Pid, Signal, kill_process};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-in_cases!(xdp, tc: {
-    a_neighbour_that_changes_its_address_without_a_word_is_found_again,
-    a_peer_that_stops_taking_redirected_frames_is_served_otherwise,
-    datagrams_too_long_for_the_origins_leg_arrive_and_others_stay_in_the_kernel,
-    datagrams_too_long_for_the_clients_leg_arrive_and_others_stay_in_the_kernel,
+in_cases!(xdp, tc, xdp_v6, tc_v6: {
+    a6_a_neighbour_that_changes_its_address_without_a_word_is_found_again,
+    a5_a_peer_that_stops_taking_redirected_frames_is_served_otherwise,
+    a7_datagrams_too_long_for_the_origins_leg_arrive_and_others_stay_in_the_kernel,
+    a7_datagrams_too_long_for_the_clients_leg_arrive_and_others_stay_in_the_kernel,
     a_session_outlives_the_clients_leg_being_down,
     a_session_outlives_the_origins_leg_being_down_and_is_offloaded_again,
-    a_program_that_somebody_detaches_costs_nothing,
-    a_proxy_that_stands_still_costs_nothing,
-    a_proxy_that_is_told_to_return_a_session_loses_nothing,
-});
-
-in_cases!(xdp_v6, tc_v6: {
-    datagrams_too_long_for_the_origins_leg_arrive_and_others_stay_in_the_kernel,
-    datagrams_too_long_for_the_clients_leg_arrive_and_others_stay_in_the_kernel,
-    a_peer_that_stops_taking_redirected_frames_is_served_otherwise,
-    a_program_that_somebody_detaches_costs_nothing,
-    a_proxy_that_stands_still_costs_nothing,
+    a4_a_program_that_somebody_detaches_costs_nothing,
+    a9_a_proxy_that_stands_still_costs_nothing,
     a_proxy_that_is_told_to_return_a_session_loses_nothing,
 });
 
@@ -54,21 +45,26 @@ fn ask_neighbours_early(namespace: &Namespace, interface: &str) {
         ("interval_probe_time_ms", "1000"),
     ];
     for (timer, value) in timers {
-        namespace.sysctl(&format!("net.ipv4.neigh.{interface}.{timer}"), value).unwrap();
+        for family in ["ipv4", "ipv6"] {
+            namespace.sysctl(&format!("net.{family}.neigh.{interface}.{timer}"), value).unwrap();
+        }
     }
 }
 
-fn a_neighbour_that_changes_its_address_without_a_word_is_found_again(case: Case) {
+fn a6_a_neighbour_that_changes_its_address_without_a_word_is_found_again(case: Case) {
     const BOUND: Duration = Duration::from_secs(6);
     let network = Direct::new().unwrap();
     ask_neighbours_early(&network.proxy, "eth1");
     // The origin knows us and never asks: nothing but our own question tells where it is.
     let silence = "add table arp silence; \
                    add chain arp silence output { type filter hook output priority 0; }; \
-                   add rule arp silence output arp operation request drop";
+                   add rule arp silence output arp operation request drop; \
+                   add table ip6 silence; \
+                   add chain ip6 silence output { type filter hook output priority 0; }; \
+                   add rule ip6 silence output icmpv6 type nd-neighbor-solicit drop";
     network.origin.run("nft", &[silence]).unwrap();
     let ours = End { namespace: &network.proxy, interface: "eth1", address: Some(Direct::PROXY_INSIDE) };
-    let inside = Direct::PROXY_INSIDE.to_string();
+    let inside = case.family.of(Direct::PROXY_INSIDE).to_string();
     let known =
         ["neighbour", "replace", &inside, "lladdr", &ours.lladdr(), "dev", "eth0", "nud", "permanent"];
     network.origin.ip(&known).unwrap();
@@ -87,7 +83,7 @@ fn a_neighbour_that_changes_its_address_without_a_word_is_found_again(case: Case
 }
 
 /// A veth without GRO has no NAPI context: what XDP redirects to its peer counts as sent and is gone.
-fn a_peer_that_stops_taking_redirected_frames_is_served_otherwise(case: Case) {
+fn a5_a_peer_that_stops_taking_redirected_frames_is_served_otherwise(case: Case) {
     const BOUND: Duration = Duration::from_secs(3);
     let network = Direct::new().unwrap();
     let outcome = outlive(&network, case, Rhythm::default(), |_| {
@@ -107,12 +103,12 @@ fn a_peer_that_stops_taking_redirected_frames_is_served_otherwise(case: Case) {
     }
 }
 
-fn datagrams_too_long_for_the_origins_leg_arrive_and_others_stay_in_the_kernel(case: Case) {
+fn a7_datagrams_too_long_for_the_origins_leg_arrive_and_others_stay_in_the_kernel(case: Case) {
     let network = Direct::with_origin_mtu(SMALL_MTU).unwrap();
     lengths_arrive((&network, case), |wire| (&wire.client, &wire.origin.media));
 }
 
-fn datagrams_too_long_for_the_clients_leg_arrive_and_others_stay_in_the_kernel(case: Case) {
+fn a7_datagrams_too_long_for_the_clients_leg_arrive_and_others_stay_in_the_kernel(case: Case) {
     let network = Direct::new().unwrap();
     for namespace in [&network.client, &network.proxy] {
         namespace.ip(&["link", "set", "eth0", "mtu", &SMALL_MTU.to_string()]).unwrap();
@@ -178,6 +174,8 @@ fn outlives_down(case: Case, interface: &str, then: impl FnOnce(&Wire<'_>)) -> S
     const DOWN: Duration = Duration::from_secs(1);
     const BOUND: Duration = Duration::from_secs(2);
     let network = Direct::new().unwrap();
+    // IPv6 addresses would be gone with the link.
+    network.proxy.sysctl(&format!("net.ipv6.conf.{interface}.keep_addr_on_down"), "1").unwrap();
     let outcome = outlive(&network, case, Rhythm::default(), |wire| {
         network.proxy.ip(&["link", "set", interface, "down"]).unwrap();
         sleep(DOWN);
@@ -194,7 +192,7 @@ fn outlives_down(case: Case, interface: &str, then: impl FnOnce(&Wire<'_>)) -> S
 }
 
 /// Behind XDP stands TC, behind TC the relay. A packet may be in a program while it is detached, but none is lost.
-fn a_program_that_somebody_detaches_costs_nothing(case: Case) {
+fn a4_a_program_that_somebody_detaches_costs_nothing(case: Case) {
     let kind = if case.engine == Engine::Xdp { "xdp" } else { "tcx" };
     let network = Direct::new().unwrap();
     let outcome = outlive(&network, case, Rhythm::default(), |wire| {
@@ -212,7 +210,7 @@ fn a_program_that_somebody_detaches_costs_nothing(case: Case) {
 }
 
 /// The kernel forwards alone: the process may be starved, or under a debugger.
-fn a_proxy_that_stands_still_costs_nothing(case: Case) {
+fn a9_a_proxy_that_stands_still_costs_nothing(case: Case) {
     let network = Direct::new().unwrap();
     let outcome = outlive(&network, case, Rhythm::default(), |wire| {
         let process = Pid::from_raw(wire.proxy.id().cast_signed()).unwrap();

@@ -26,9 +26,9 @@ use integration_tests::{
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-in_cases!(xdp, tc, xdp_v6: {
-    a_flood_of_strangers_costs_a_session_nothing,
-    sessions_beyond_the_flow_table_are_relayed_and_lose_nothing,
+in_cases!(xdp, tc, xdp_v6, tc_v6: {
+    a8_a_flood_of_strangers_costs_a_session_nothing,
+    a15_sessions_beyond_the_flow_table_are_relayed_and_lose_nothing,
     a_thousand_sessions_that_move_at_once_lose_nothing,
 });
 
@@ -37,7 +37,7 @@ const STRANGERS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 0);
 const FLOOD: usize = 300_000;
 const SOURCES: usize = 1_000;
 
-fn a_flood_of_strangers_costs_a_session_nothing(case: Case) {
+fn a8_a_flood_of_strangers_costs_a_session_nothing(case: Case) {
     let network = Direct::new().unwrap();
     let strangers = case.family.network(STRANGERS, 16);
     network.client.ip(&["route", "add", "local", &strangers, "dev", "lo"]).unwrap();
@@ -84,7 +84,7 @@ fn stranger(family: Family) -> IpAddr {
     family.of(Ipv4Addr::new(a, b, c, d.clamp(1, 254)))
 }
 
-fn sessions_beyond_the_flow_table_are_relayed_and_lose_nothing(case: Case) {
+fn a15_sessions_beyond_the_flow_table_are_relayed_and_lose_nothing(case: Case) {
     let network = Routed::new().unwrap();
     let settings = [("PROXY_MAX_FLOWS", "2"), ("PROXY_MAX_FLOWS_V6", "2")];
     let site = Site::start_between(&network, case.engine, [case.family; 2], &settings).unwrap();

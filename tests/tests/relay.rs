@@ -21,17 +21,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const QUIET: Duration = Duration::from_millis(300);
 
 in_every_case!(
-    kernel_and_userspace_agree_on_the_wire,
+    a13_kernel_and_userspace_agree_on_the_wire,
     a_spare_tuple_is_answered_where_it_asked_and_does_not_move_the_return_path,
     media_from_a_spare_tuple_moves_the_return_path,
     a_check_with_a_wrong_password_creates_nothing,
     media_without_a_check_creates_nothing,
     malformed_and_unknown_checks_are_counted_and_dropped,
-    a_flood_of_unknown_users_does_not_disturb_a_session,
+    a8_a_flood_of_unknown_users_does_not_disturb_a_session,
     a_silent_client_is_forgotten_and_its_port_rests,
-    a_dtls_alert_followed_by_silence_ends_the_session,
-    a_node_port_is_answered_from_the_address_on_the_wire,
-    a_virtual_address_on_lo_is_answered_from_the_address_on_the_wire,
+    a12_a_dtls_alert_followed_by_silence_ends_the_session,
+    a3_a_node_port_is_answered_from_the_address_on_the_wire,
+    a3_a_virtual_address_on_lo_is_answered_from_the_address_on_the_wire,
     a_pick_is_shared_by_all_sessions_of_a_stream,
 );
 
@@ -69,7 +69,7 @@ fn exchange(
     seen
 }
 
-fn kernel_and_userspace_agree_on_the_wire(case: Case) {
+fn a13_kernel_and_userspace_agree_on_the_wire(case: Case) {
     let network = Direct::new().unwrap();
     let wire = Wire::start(&network, case, &[]).unwrap();
     wire.proxy.switch_offload(false).unwrap();
@@ -174,7 +174,7 @@ fn malformed_and_unknown_checks_are_counted_and_dropped(case: Case) {
     wire.check(&wire.client, &session, true).unwrap();
 }
 
-fn a_flood_of_unknown_users_does_not_disturb_a_session(case: Case) {
+fn a8_a_flood_of_unknown_users_does_not_disturb_a_session(case: Case) {
     const FLOOD: usize = 20_000;
     let network = Direct::new().unwrap();
     let wire = Wire::start(&network, case, &[]).unwrap();
@@ -216,7 +216,7 @@ fn a_silent_client_is_forgotten_and_its_port_rests(case: Case) {
     assert_eq!((status.totals.ports_leased, status.totals.ports_resting), (0, 1));
 }
 
-fn a_dtls_alert_followed_by_silence_ends_the_session(case: Case) {
+fn a12_a_dtls_alert_followed_by_silence_ends_the_session(case: Case) {
     let network = Direct::new().unwrap();
     let wire = Wire::start(&network, case, &[]).unwrap();
     let (session, _) = wire.connected().unwrap();
@@ -241,7 +241,7 @@ fn flows_between(wire: &Wire<'_>, session: &RawSession, case: Case) {
     assert_eq!(after.packets(case.path()) - before.packets(case.path()), seen.len() as u64, "{after:#?}");
 }
 
-fn a_node_port_is_answered_from_the_address_on_the_wire(case: Case) {
+fn a3_a_node_port_is_answered_from_the_address_on_the_wire(case: Case) {
     const NODE_PORT: u16 = 30_000;
     let network = Direct::new().unwrap();
     let rules = format!(
@@ -255,7 +255,7 @@ fn a_node_port_is_answered_from_the_address_on_the_wire(case: Case) {
     flows_between(&wire, &session, case);
 }
 
-fn a_virtual_address_on_lo_is_answered_from_the_address_on_the_wire(case: Case) {
+fn a3_a_virtual_address_on_lo_is_answered_from_the_address_on_the_wire(case: Case) {
     let vip = Ipv4Addr::new(10, 99, 0, 1);
     let network = Direct::new().unwrap();
     network.proxy.address("lo", vip, 32).unwrap();

@@ -21,11 +21,11 @@ use integration_tests::{
 const PATIENCE: Duration = Duration::from_secs(15);
 const WATCH: Duration = Duration::from_secs(1);
 
-in_cases!(xdp, tc, tc_v6: {
+in_cases!(xdp, tc, xdp_v6, tc_v6: {
     a_route_that_is_gone_for_a_moment_costs_no_more_than_the_moment,
-    a_gateway_that_changes_is_followed,
-    an_origin_behind_a_card_of_its_own_is_forwarded,
-    a_route_for_our_source_address_alone_is_followed,
+    a6_a_gateway_that_changes_is_followed,
+    a4_an_origin_behind_a_card_of_its_own_is_forwarded,
+    a6_a_route_for_our_source_address_alone_is_followed,
 });
 
 /// A second link between the proxy and the origins' router.
@@ -97,7 +97,7 @@ fn a_route_that_is_gone_for_a_moment_costs_no_more_than_the_moment(case: Case) {
     ends_cleanly(site, &network);
 }
 
-fn a_gateway_that_changes_is_followed(case: Case) {
+fn a6_a_gateway_that_changes_is_followed(case: Case) {
     const BOUND: Duration = Duration::from_secs(3);
     let network = with_a_second_link();
     let site = start(&network, case, &[]);
@@ -125,7 +125,7 @@ fn a_gateway_that_changes_is_followed(case: Case) {
 }
 
 /// Origins reach the proxy by a network that clients do not use, each over a link that is not the default route's.
-fn an_origin_behind_a_card_of_its_own_is_forwarded(case: Case) {
+fn a4_an_origin_behind_a_card_of_its_own_is_forwarded(case: Case) {
     let network = with_a_second_link();
     let origin = case.family.of(Routed::ORIGIN_B);
     let way = case.family.of(ROUTER_ASIDE).to_string();
@@ -158,7 +158,7 @@ fn an_origin_behind_a_card_of_its_own_is_forwarded(case: Case) {
 }
 
 /// `ip rule` sends what comes from the media address through a table of its own; the main table leads to nobody.
-fn a_route_for_our_source_address_alone_is_followed(case: Case) {
+fn a6_a_route_for_our_source_address_alone_is_followed(case: Case) {
     let network = with_a_second_link();
     let (source, way) = (case.family.of(PROXY_ASIDE).to_string(), case.family.of(ROUTER_ASIDE).to_string());
     let ip = |arguments: &[&str]| network.proxy.ip(&[&[ip_of(case)], arguments].concat()).unwrap();

@@ -31,7 +31,7 @@ in_every_case!(
     a_dead_origin_is_picked_no_more_and_other_origins_lose_nothing,
     delete_ends_the_session_at_the_origin_and_frees_its_port,
     the_legacy_api_works_as_whip_does,
-    a_proxy_that_stops_leaves_nothing_attached,
+    a11_a_proxy_that_stops_leaves_nothing_attached,
 );
 
 fn start<'a>(network: &'a Routed, case: Case, settings: &[(&str, &str)]) -> Site<'a> {
@@ -200,7 +200,7 @@ fn the_legacy_api_works_as_whip_does(case: Case) {
     lost_nothing(&[viewer, by_whep]);
 }
 
-fn a_proxy_that_stops_leaves_nothing_attached(case: Case) {
+fn a11_a_proxy_that_stops_leaves_nothing_attached(case: Case) {
     let network = Routed::new().unwrap();
     let site = start(&network, case, &[]);
     let _publisher = site.publish("a").unwrap();
