@@ -1,9 +1,15 @@
 //! How often strangers may have something done: token buckets for each of them, and for all.
 
-use std::{collections::HashMap, hash::Hash, time::Instant};
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    time::{Duration, Instant},
+};
 
 /// Strangers remembered at once. A bucket is forgotten once it is full again.
 const REMEMBERED: usize = 65_536;
+/// Between two looks for full buckets: a crowd of strangers must not make each of them cost a look.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// So many a second, and so many at once.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,6 +36,7 @@ pub struct RateLimit<K> {
     all: Rate,
     in_all: Option<Bucket>,
     buckets: HashMap<K, Bucket>,
+    looked: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +48,7 @@ struct Bucket {
 impl<K: Copy + Eq + Hash> RateLimit<K> {
     /// At most `each` for one, and `all` for all together.
     pub fn new(each: Rate, all: Rate) -> Self {
-        Self { each, all, in_all: None, buckets: HashMap::new() }
+        Self { each, all, in_all: None, buckets: HashMap::new(), looked: None }
     }
 
     /// Takes a token of `who`, if there is one.
@@ -64,6 +71,10 @@ impl<K: Copy + Eq + Hash> RateLimit<K> {
         if self.buckets.len() < REMEMBERED || self.buckets.contains_key(&who) {
             return true;
         }
+        if self.looked.is_some_and(|looked| now.saturating_duration_since(looked) < LOOK) {
+            return false;
+        }
+        self.looked = Some(now);
         let each = self.each;
         self.buckets.retain(|_, bucket| each.bucket(Some(*bucket), now).tokens < each.burst);
         self.buckets.len() < REMEMBERED
