@@ -42,8 +42,10 @@ pub const MISSES_IN_ALL: &str = "MISSES_IN_ALL";
 pub const REASONS: &str = "REASONS";
 /// [`ArrivalKey`] to [`Arrival`].
 pub const ARRIVALS: &str = "ARRIVALS";
+/// Numbers of sessions to what outlives the process of each: [`SESSION_BYTES`], which the kernel does not read.
+pub const SESSIONS: &str = "SESSIONS";
 /// Every table.
-pub const ALL: [&str; 14] = [
+pub const ALL: [&str; 15] = [
     TO_ORIGIN_V4,
     TO_ORIGIN_V6,
     TO_CLIENT_V4,
@@ -58,6 +60,7 @@ pub const ALL: [&str; 14] = [
     MISSES_IN_ALL,
     REASONS,
     ARRIVALS,
+    SESSIONS,
 ];
 
 /// The XDP program.
@@ -77,6 +80,10 @@ pub const DEFAULT_FLOWS: u32 = 65536;
 pub const NEXT_HOP_ROWS: u32 = 4096;
 /// Remembered arrivals.
 pub const ARRIVAL_ROWS: u32 = 4096;
+/// Bytes of a session's record.
+pub const SESSION_BYTES: usize = 1024;
+/// Sessions at once unless the loader asks for another number.
+pub const SESSION_ROWS: u32 = 65536;
 /// Known services.
 pub const SERVICE_ROWS: u32 = 1024;
 /// Source prefixes that sessions are awaited from.

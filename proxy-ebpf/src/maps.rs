@@ -1,7 +1,7 @@
 //! The kernel tables and the only code that touches them.
 
 use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_F_MMAPABLE},
+    bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     helpers::generated::bpf_ktime_get_coarse_ns,
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray},
@@ -17,7 +17,7 @@ use proxy_common::{
     forward::{Budget, Count, Records, Tables, probe},
     maps::{
         ARRIVAL_ROWS, DEFAULT_FLOWS, EXPECTED_ROWS, MISS_ROWS, NEXT_HOP_ROWS, REASON_SLOTS, SERVICE_ROWS,
-        block_rows, to_client_rows, to_origin_rows,
+        SESSION_BYTES, SESSION_ROWS, block_rows, to_client_rows, to_origin_rows,
     },
     verdict::{Engine, Reason},
 };
@@ -65,6 +65,11 @@ static REASONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(REASON_SLOTS, 0
 
 #[map]
 static ARRIVALS: LruHashMap<ArrivalKey, Arrival> = LruHashMap::with_max_entries(ARRIVAL_ROWS, 0);
+
+/// No program looks here: the kernel keeps it for the next process.
+#[map]
+static SESSIONS: HashMap<u64, [u8; SESSION_BYTES]> =
+    HashMap::with_max_entries(SESSION_ROWS, BPF_F_NO_PREALLOC);
 
 /// The tables as a decision sees them.
 pub(crate) struct KernelTables;

@@ -28,7 +28,7 @@ use crate::{
     lifecycle::{Home, Inherited, Startup},
     net::handover::{Channel, Parcel, Role},
     origin::{Origin, Registry, memory::MemoryRegistry, probe::NetworkProbe, registration::Registration},
-    proxy::{Event, Limits, Proxy},
+    proxy::{Event, InheritedFlow, Limits, Proxy},
     session::{RelayReason, record::RecordStore, source_port::SourcePorts},
 };
 
@@ -86,24 +86,35 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (events, event_queue) = mpsc::channel(EVENT_QUEUE);
     let relay = open_relay(&config, &mut startup.sockets, events)?;
     let webrtc_port = relay.local_addrs().first().map_or(config.webrtc_server.port, SocketAddr::port);
-    let kernel = kernel::start(&config, startup.is_crash_loop()).await?;
+    let mut kernel = kernel::load(&config, &startup)?;
     let (registry, origin_events) = MemoryRegistry::new(config.origins);
     let resolver = Arc::new(Resolver::new(RESOLVE_DEADLINE));
     let static_origin = default_origin(&config, &resolver).await?;
-    let mut records = startup.record_files()?.map(|files| Box::new(files) as Box<dyn RecordStore>);
+    let mut records = kernel::records(&startup, &mut kernel)?;
+    let is_crash_loop = startup.is_crash_loop();
 
     // A signal before the other process has let go ends this one and nothing else.
-    let (home, mut estate) = startup.commit(records.as_deref_mut()).await?;
+    let (home, mut estate) = startup.commit(records.as_mut().map(|records| records as _)).await?;
     let signals = Signals::watch()?;
+    if let Some(records) = &mut records {
+        records.move_in().context("failed to move the records of sessions")?;
+    }
+    let (kernel, findings) = kernel::begin(&config, kernel, is_crash_loop).await?;
     registry.adopt(std::mem::take(&mut estate.known));
     if let Some(origin) = static_origin {
         registry.register_static(origin).context("failed to register the default backend")?;
     }
     report(&config, servers.ports(webrtc_port)?, kernel.as_ref())?;
     let keeps_records = records.is_some();
+    let records = records.map(|records| Box::new(records) as Box<dyn RecordStore>);
     let (control, mut control_loop) = control(&config, relay, kernel, records);
-    // Programs belong to the process: none left a flow in the kernel.
-    let left = estate.inheritance(Vec::new());
+    let flows = findings.flows.into_iter().map(|(id, spec)| InheritedFlow {
+        id,
+        client: spec.client,
+        source: spec.source,
+        origin: spec.origin,
+    });
+    let left = estate.inheritance(flows.collect(), findings.ports);
     control_loop.begin(left.is_anything().then_some(left)).await.context("failed to start the relay")?;
 
     let mut tasks = JoinSet::new();
@@ -246,6 +257,7 @@ fn control(
         max_sessions: config.webrtc.max_sessions,
         connect_timeout: config.webrtc.connect_timeout,
         idle_timeout: config.webrtc.idle_timeout,
+        orphan_timeout: config.lifecycle.orphan_timeout,
         relay_only: kernel.is_none().then_some(RelayReason::NoEngine),
     };
     let ports = SourcePorts::new(config.sources.ports.clone(), config.sources.rest, rand::random());

@@ -80,6 +80,11 @@ impl ControlLoop {
         if let Some(left) = left {
             self.handle(Event::Adopted(Box::new(left))).await;
         }
+        let flows = self.proxy.flows().collect();
+        if let Some(kernel) = self.executor.kernel_mut() {
+            let lost = kernel.adopt(flows).await;
+            self.handle(Event::NextHopLost(lost)).await;
+        }
         self.executor.relay_mut().resume()
     }
 
@@ -108,7 +113,7 @@ impl ControlLoop {
                         return;
                     }
                     Some(Command::Leave(reply)) => {
-                        if let Some(kernel) = self.executor.kernel_mut() {
+                        if let Some(kernel) = self.executor.kernel_mut().filter(|kernel| !kernel.outlives()) {
                             kernel.close().await;
                         }
                         // Whoever asked may have given up waiting.

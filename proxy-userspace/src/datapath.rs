@@ -215,4 +215,14 @@ pub trait Datapath: Send + Sync {
     fn arrival(&self, client: SocketAddr) -> Option<Arrival>;
     /// Kernel memory of the tables in bytes.
     fn table_bytes(&self) -> u64;
+    /// What a flow is.
+    fn spec(&self, id: FlowId) -> Option<FlowSpec>;
+    /// What the client of a flow that an earlier process installed sends to.
+    fn inherited_service(&self, client: SocketAddr) -> Option<SocketAddr>;
+    /// Every session has taken up what an earlier process left of it: takes away what is nobody's.
+    fn forget_unclaimed(&mut self);
+    /// Whether flows are forwarded when this process is gone.
+    fn outlives(&self) -> bool;
+    /// Has everything go with this process.
+    fn unpin(&mut self);
 }

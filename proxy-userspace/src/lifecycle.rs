@@ -17,6 +17,7 @@
 //! adopts before it listens, so that no packet meets a table that is half full.
 
 pub mod estate;
+pub mod ledger;
 pub mod owner;
 pub mod record_files;
 pub mod remains;
@@ -24,6 +25,7 @@ pub mod starts;
 pub mod startup;
 
 pub use estate::Estate;
+pub use ledger::Ledger;
 pub use owner::{Owner, OwnerError, RuntimeDir};
 pub use record_files::RecordFiles;
 pub use startup::{Home, Inherited, Startup};

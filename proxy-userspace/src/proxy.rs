@@ -47,6 +47,8 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// A session whose client is silent ends after this long.
     pub idle_timeout: Duration,
+    /// A flow without a session is removed after this long, even if it has traffic.
+    pub orphan_timeout: Duration,
     /// Why no flow may be installed, if none may: no kernel engine runs, or the operator switched offloading off.
     pub relay_only: Option<RelayReason>,
 }
@@ -267,6 +269,7 @@ impl Proxy {
         for &id in sessions {
             self.doubt(id, RelayReason::NextHopLost, now, out);
         }
+        self.end_orphans_of(sessions, now, out);
     }
 
     /// What failed for want of a way through the network is tried again at the next tick.

@@ -15,6 +15,7 @@ pub mod load;
 pub mod mailbox;
 pub mod netns;
 pub mod origin;
+pub mod pins;
 pub mod proxy;
 pub mod pulse;
 pub mod raw;

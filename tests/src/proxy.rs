@@ -369,6 +369,15 @@ impl<'a> Proxy<'a> {
         self.process.wait(START).map(drop)
     }
 
+    /// Ends it as Ctrl-C does.
+    ///
+    /// # Errors
+    /// When it does not end with success.
+    pub fn interrupt(self) -> Result<()> {
+        self.process.signal(Signal::INT)?;
+        self.wait_for_end()
+    }
+
     /// Waits until it ends by itself, with success.
     ///
     /// # Errors

@@ -39,6 +39,7 @@ fn the_object_has_the_maps_the_loader_opens() {
         (maps::MISSES_IN_ALL, index, size_of::<MissCount>(), engines),
         (maps::REASONS, index, size_of::<u64>(), maps::REASON_SLOTS),
         (maps::ARRIVALS, size_of::<ArrivalKey>(), size_of::<Arrival>(), maps::ARRIVAL_ROWS),
+        (maps::SESSIONS, size_of::<u64>(), maps::SESSION_BYTES, maps::SESSION_ROWS),
     ];
     assert_eq!(rows.map(|(name, ..)| name), maps::ALL);
     for (name, key, value, entries) in rows {

@@ -3,33 +3,96 @@
 use anyhow::{Context as _, bail};
 
 use crate::{
-    config::{Config, DatapathMode},
+    config::{Config, DatapathMode, OnStop},
     datapath::{
         installer::Installer,
-        kernel::{EngineChoice, KernelDatapath, KernelOptions, MissLimits},
+        kernel::{
+            EngineChoice, Findings, KernelDatapath, KernelOptions, LoadError, MissLimits, Pinning,
+            SessionRecords, pins,
+        },
     },
+    lifecycle::{Ledger, Startup, remains::pin_directory},
     net::route::Routes,
+    session::record::RecordStore,
 };
 
-/// The kernel engine, or `None` where there is none and none was demanded.
+/// The kernel engine before it has touched anything, or `None` where there is none and none was demanded.
 ///
-/// In a crash loop no program is loaded, so that no interface is left half attached; a proxy that demands the kernel
-/// tries nevertheless.
-pub(super) async fn start(config: &Config, is_crash_loop: bool) -> anyhow::Result<Option<Installer>> {
-    let choice = match config.datapath.mode {
-        DatapathMode::Auto => EngineChoice::Auto,
-        DatapathMode::Xdp => EngineChoice::Xdp,
-        DatapathMode::Tc => EngineChoice::Tc,
-        DatapathMode::Userspace if config.datapath.require_kernel => {
-            bail!("PROXY_REQUIRE_KERNEL is on and PROXY_DATAPATH is userspace: choose one")
-        }
-        DatapathMode::Userspace => return Ok(None),
-    };
-    if is_crash_loop && !config.datapath.require_kernel {
+/// In a crash loop no program is loaded; a proxy that demands the kernel tries nevertheless.
+pub(super) fn load(config: &Config, startup: &Startup) -> anyhow::Result<Option<KernelDatapath>> {
+    let Some(choice) = choice(config)? else { return Ok(None) };
+    if startup.is_crash_loop() && !config.datapath.require_kernel {
         return Ok(None);
     }
-    match load(config, choice).await {
-        Ok(installer) => Ok(Some(installer)),
+    let mut options = options(config, choice, startup)?;
+    let loaded = match KernelDatapath::load(&options) {
+        Err(LoadError::Pins(error)) => {
+            tracing::error!("flows will not outlive this process: {:#}", anyhow::Error::new(error));
+            options.pinning = Pinning::None;
+            KernelDatapath::load(&options)
+        }
+        loaded => loaded,
+    };
+    usable(config, loaded.map_err(Into::into))
+}
+
+/// Takes over what an earlier process left in the kernel, and attaches where packets are expected.
+pub(super) async fn begin(
+    config: &Config,
+    loaded: Option<KernelDatapath>,
+    is_crash_loop: bool,
+) -> anyhow::Result<(Option<Installer>, Findings)> {
+    let Some(datapath) = loaded else {
+        abandon(config, is_crash_loop)?;
+        return Ok((None, Findings::default()));
+    };
+    match usable(config, start(config, datapath).await)? {
+        Some((installer, findings)) => Ok((Some(installer), findings)),
+        None => Ok((None, Findings::default())),
+    }
+}
+
+/// Where records of sessions are kept, with those of an earlier process.
+pub(super) fn records(
+    startup: &Startup,
+    kernel: &mut Option<KernelDatapath>,
+) -> anyhow::Result<Option<Ledger>> {
+    let boxed = |store: Option<SessionRecords>| store.map(|store| Box::new(store) as Box<dyn RecordStore>);
+    let files = startup.record_files()?.map(|files| Box::new(files) as Box<dyn RecordStore>);
+    let Some(kernel) = boxed(kernel.as_mut().and_then(KernelDatapath::session_records)) else {
+        let left = boxed(SessionRecords::pinned(&pin_directory()?));
+        return Ok(files.map(|files| Ledger::new(files, left)));
+    };
+    Ok(Some(Ledger::new(kernel, files)))
+}
+
+async fn start(config: &Config, mut datapath: KernelDatapath) -> anyhow::Result<(Installer, Findings)> {
+    let findings = datapath.begin()?;
+    let routes = Routes::connect().context("failed to open a netlink socket")?;
+    let vetoes = (choice(config)? == Some(EngineChoice::Xdp)).then(|| datapath.vetoes());
+    let interfaces = &config.datapath.interfaces;
+    let installer = Installer::new(Box::new(datapath), routes, interfaces, vetoes).await?;
+    if installer.attachments().is_empty() && config.datapath.require_kernel {
+        bail!("no interface takes a program");
+    }
+    Ok((installer, findings))
+}
+
+/// A proxy without a kernel engine cannot look after what an earlier one left in the kernel.
+fn abandon(config: &Config, is_crash_loop: bool) -> anyhow::Result<()> {
+    let root = pin_directory().context("failed to tell the network namespace")?;
+    if config.datapath.mode == DatapathMode::Userspace {
+        pins::abandon(&root).context("failed to take away what an earlier process left in the kernel")?;
+    } else if is_crash_loop {
+        // It forwards on, but must not judge what this process relays.
+        pins::stop_policing(&root);
+    }
+    Ok(())
+}
+
+fn usable<T>(config: &Config, result: anyhow::Result<T>) -> anyhow::Result<Option<T>> {
+    match result {
+        Ok(usable) => Ok(Some(usable)),
         Err(error) if config.datapath.require_kernel => {
             Err(error.context("PROXY_REQUIRE_KERNEL is on and no kernel engine can run"))
         }
@@ -40,26 +103,27 @@ pub(super) async fn start(config: &Config, is_crash_loop: bool) -> anyhow::Resul
     }
 }
 
-async fn load(config: &Config, choice: EngineChoice) -> anyhow::Result<Installer> {
-    let datapath = KernelDatapath::load(&options(config, choice))?;
-    let routes = Routes::connect().context("failed to open a netlink socket")?;
-    let vetoes = (choice == EngineChoice::Xdp).then(|| datapath.vetoes());
-    let interfaces = &config.datapath.interfaces;
-    let installer = Installer::new(Box::new(datapath), routes, interfaces, vetoes).await?;
-    if installer.attachments().is_empty() && config.datapath.require_kernel {
-        bail!("no interface takes a program");
-    }
-    Ok(installer)
+fn choice(config: &Config) -> anyhow::Result<Option<EngineChoice>> {
+    Ok(Some(match config.datapath.mode {
+        DatapathMode::Auto => EngineChoice::Auto,
+        DatapathMode::Xdp => EngineChoice::Xdp,
+        DatapathMode::Tc => EngineChoice::Tc,
+        DatapathMode::Userspace if config.datapath.require_kernel => {
+            bail!("PROXY_REQUIRE_KERNEL is on and PROXY_DATAPATH is userspace: choose one")
+        }
+        DatapathMode::Userspace => return Ok(None),
+    }))
 }
 
-fn options(config: &Config, choice: EngineChoice) -> KernelOptions {
+fn options(config: &Config, choice: EngineChoice, startup: &Startup) -> anyhow::Result<KernelOptions> {
     let datapath = &config.datapath;
     let misses = MissLimits {
         per_source: datapath.misses_per_source,
         in_all: datapath.misses_in_all,
         ..MissLimits::default()
     };
-    KernelOptions {
+    let root = pin_directory().context("failed to tell the network namespace")?;
+    Ok(KernelOptions {
         max_flows: datapath.max_flows,
         max_flows_v6: datapath.max_flows_v6,
         choice,
@@ -67,5 +131,11 @@ fn options(config: &Config, choice: EngineChoice) -> KernelOptions {
         idle_limit: config.webrtc.idle_timeout * 2,
         orphan_timeout: config.lifecycle.orphan_timeout,
         misses,
-    }
+        max_sessions: u32::try_from(config.webrtc.max_sessions).unwrap_or(u32::MAX),
+        pinning: match config.lifecycle.on_stop {
+            OnStop::Keep => Pinning::Keep(root),
+            OnStop::Drain => Pinning::Adopt(root),
+        },
+        takes_over: startup.takes_over(),
+    })
 }

@@ -27,6 +27,7 @@ use crate::{
 };
 
 mod absences;
+mod adopt;
 mod delivery;
 mod destinations;
 mod follow;
@@ -182,15 +183,13 @@ impl Installer {
     ) -> Result<FlowId, RelayReason> {
         let mut ends = Ends::of(request)?;
         let arrival = self.datapath.arrival(ends.client);
-        let ingress = arrival.map_or(request.ifindex, |arrival| arrival.ifindex);
         ends.service = arrival.map_or(ends.service, |arrival| arrival.service);
-        let to_client = self.leg(ends.service, ends.client).await?;
-        let to_origin = self.leg(ends.source, ends.origin).await?;
-        // A device that is gone by now was replaced by the one that leads to the client.
-        let is_there = self.view.link(ingress).is_some();
-        let ingress = if is_there { ingress } else { to_client.1.hop.ifindex };
-        let plan = self.plan(ingress, to_origin, to_client)?;
-        let flow = self.install_as(session, &ends, ingress, &plan)?;
+        let came_by = arrival.map_or(request.ifindex, |arrival| arrival.ifindex);
+        let plan = self.plan_between(&ends, came_by).await?;
+        let install = |datapath: &mut dyn Datapath, hops: (NextHopId, NextHopId)| {
+            datapath.install(&ends.spec(hops.0, hops.1))
+        };
+        let flow = self.hold_plan(session, &ends, plan, install)?;
         self.datapath.escalate(flow, escalation);
         Ok(flow)
     }
@@ -268,7 +267,23 @@ impl Installer {
 
     /// Gives back what outlives the process.
     pub async fn close(&mut self) {
+        self.datapath.unpin();
         self.upkeep.close(&self.view).await;
+    }
+
+    /// Whether flows are forwarded when this process is gone.
+    pub fn outlives(&self) -> bool {
+        self.datapath.outlives()
+    }
+
+    /// Plans a flow whose packets come in by a device, and says by which they do.
+    async fn plan_between(&mut self, ends: &Ends, came_by: u32) -> Result<(u32, Plan), RelayReason> {
+        let to_client = self.leg(ends.service, ends.client).await?;
+        let to_origin = self.leg(ends.source, ends.origin).await?;
+        // A device that is gone by now was replaced by the one that leads to the client.
+        let is_there = self.view.link(came_by).is_some();
+        let ingress = if is_there { came_by } else { to_client.1.hop.ifindex };
+        Ok((ingress, self.plan(ingress, to_origin, to_client)?))
     }
 
     async fn leg(&mut self, from: SocketAddr, to: SocketAddr) -> Result<(Query, Route), RelayReason> {
@@ -317,18 +332,19 @@ impl Installer {
         if usable { Ok(plan) } else { Err(RelayReason::NextHopLost) }
     }
 
-    fn install_as(
+    /// Takes the next hops of a plan for a session, and has `place` put a flow on them.
+    fn hold_plan(
         &mut self,
         session: SessionId,
         ends: &Ends,
-        ingress: u32,
-        plan: &Plan,
+        (ingress, plan): (u32, Plan),
+        place: impl FnOnce(&mut dyn Datapath, (NextHopId, NextHopId)) -> Result<FlowId, InstallError>,
     ) -> Result<FlowId, RelayReason> {
         let to_origin = self.hold(session, Direction::ToOrigin, plan.to_origin);
         let to_client = self.hold(session, Direction::ToClient, plan.to_client);
         let installed = match (to_origin, to_client) {
             (Ok(to_origin), Ok(to_client)) => {
-                self.datapath.install(&ends.spec(to_origin, to_client)).map_err(relay_reason)
+                place(self.datapath.as_mut(), (to_origin, to_client)).map_err(relay_reason)
             }
             (Err(error), _) | (_, Err(error)) => Err(relay_reason(error)),
         };

@@ -1,18 +1,22 @@
 //! The kernel engine: loads the eBPF object, attaches it and fills its tables.
 //!
-//! This module tree is the only one that names aya. Links and maps belong to the process: when it ends, however it ends,
-//! nothing stays attached.
+//! This module tree is the only one that names aya. Links and maps belong to the process, and go when it ends, however it
+//! ends; unless they are pinned (`pins.rs`), and then the next process takes them over (`heritage.rs`).
 
 mod attach;
 mod blocks;
 mod dry_run;
 pub mod features;
+mod filter;
 mod flows;
 pub mod grace;
 mod guests;
+mod heritage;
 mod link;
+pub mod pins;
 mod record;
 mod rows;
+mod session_records;
 mod table;
 mod to_client;
 mod to_origin;
@@ -39,11 +43,16 @@ use proxy_common::{
 pub use self::{
     attach::XdpVetoes,
     dry_run::{DryRun, ProgramSize},
+    heritage::Findings,
+    pins::{PinError, Pinning},
+    session_records::SessionRecords,
 };
 use self::{
     attach::{Attached, Links},
     flows::FlowRows,
     guests::Guests,
+    heritage::Heritage,
+    pins::Pins,
     record::{Records as _, mapped, unmapped},
     rows::Resting,
     table::{Capacity, RowPool, Tables},
@@ -73,6 +82,12 @@ pub struct KernelOptions {
     pub orphan_timeout: Duration,
     /// Packets without a flow that come up in a second.
     pub misses: MissLimits,
+    /// Records of sessions at once.
+    pub max_sessions: u32,
+    /// What outlives the process.
+    pub pinning: Pinning,
+    /// Another process has the pins and is about to let go.
+    pub takes_over: bool,
 }
 
 /// How many packets without a flow come up in a second; more are dropped.
@@ -104,6 +119,9 @@ impl Default for KernelOptions {
             idle_limit: Duration::from_secs(120),
             orphan_timeout: Duration::from_secs(600),
             misses: MissLimits::default(),
+            max_sessions: maps::SESSION_ROWS,
+            pinning: Pinning::None,
+            takes_over: false,
         }
     }
 }
@@ -152,6 +170,9 @@ pub enum LoadError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Nothing can be kept for the next process.
+    #[error(transparent)]
+    Pins(#[from] PinError),
     /// The object lacks a program or map that this build knows.
     #[error("the eBPF object has no {0}")]
     Missing(&'static str),
@@ -164,7 +185,8 @@ pub struct KernelDatapath {
     // Dropped first: frames stop coming before the tables go.
     attached: HashMap<u32, Attached>,
     tables: Tables,
-    seed: u64,
+    heritage: Heritage,
+    records: Option<SessionRecords>,
     flows: HashMap<FlowId, Installed>,
     next_flow: u32,
     /// Flows that wait for a grace period to begin, and those that wait for its end.
@@ -174,6 +196,7 @@ pub struct KernelDatapath {
     guests: Guests,
     vetoes: XdpVetoes,
     ebpf: Ebpf,
+    pins: Option<Pins>,
 }
 
 #[derive(Debug)]
@@ -206,14 +229,15 @@ impl KernelDatapath {
             return Err(LoadError::NoObject);
         }
         let capacity = Capacity { v4: options.max_flows.max(1), v6: options.max_flows_v6.max(1) };
-        let mut ebpf = loader(capacity).load(OBJECT)?;
+        let pins = Pins::open(&options.pinning, options.takes_over)?;
+        let mut ebpf = loader(capacity, options.max_sessions, pins.as_ref()).load(OBJECT)?;
         attach::load_programs(&mut ebpf)?;
-        let seed = rand::random();
         let mut datapath = Self {
             options: options.clone(),
             attached: HashMap::new(),
-            tables: Tables::open(&mut ebpf, capacity, seed)?,
-            seed,
+            tables: Tables::open(&mut ebpf, capacity, rand::random())?,
+            heritage: Heritage::default(),
+            records: Some(SessionRecords::take(&mut ebpf)?),
             flows: HashMap::new(),
             next_flow: 0,
             staged: (Vec::new(), Vec::new()),
@@ -222,8 +246,12 @@ impl KernelDatapath {
             guests: Guests::new(options.misses.drop_unsolicited),
             vetoes: XdpVetoes::default(),
             ebpf,
+            pins,
         };
-        datapath.keep_alive();
+        if datapath.pins.is_none() {
+            // Nobody else has seen the tables.
+            datapath.keep_alive();
+        }
         Ok(datapath)
     }
 
@@ -251,7 +279,7 @@ impl KernelDatapath {
         let KernelOptions { source_ports, orphan_timeout, misses, .. } = &self.options;
         Settings {
             hashing: Hashing {
-                seed: self.seed,
+                seed: self.tables.seed(),
                 mask_v4: self.tables.v4.mask(),
                 mask_v6: self.tables.v6.mask(),
             },
@@ -274,7 +302,7 @@ impl KernelDatapath {
     }
 }
 
-fn loader<'a>(capacity: Capacity) -> EbpfLoader<'a> {
+fn loader<'a>(capacity: Capacity, sessions: u32, pins: Option<&Pins>) -> EbpfLoader<'a> {
     let blocks = |flows| maps::block_rows(maps::to_client_rows(flows));
     let mut loader = EbpfLoader::new();
     loader
@@ -283,7 +311,12 @@ fn loader<'a>(capacity: Capacity) -> EbpfLoader<'a> {
         .map_max_entries(maps::TO_CLIENT_V4, maps::to_client_rows(capacity.v4))
         .map_max_entries(maps::TO_CLIENT_V6, maps::to_client_rows(capacity.v6))
         .map_max_entries(maps::BLOCKS_V4, blocks(capacity.v4))
-        .map_max_entries(maps::BLOCKS_V6, blocks(capacity.v6));
+        .map_max_entries(maps::BLOCKS_V6, blocks(capacity.v6))
+        .map_max_entries(maps::SESSIONS, sessions.max(1));
+    for (pins, name) in pins.into_iter().flat_map(|pins| maps::ALL.map(|name| (pins, name))) {
+        // What is pinned is used as it is, and keeps its size.
+        loader.map_pin_path(name, pins.map(name));
+    }
     loader
 }
 
@@ -293,14 +326,23 @@ impl Datapath for KernelDatapath {
             return Ok(attached.attachment.clone());
         }
         let left = self.attached.remove(&ifindex).map_or_else(Links::default, Attached::into_links);
-        let attached = attach::attach(&mut self.ebpf, ifindex, self.options.choice, &self.vetoes, left)?;
+        let attached = attach::attach(
+            &mut self.ebpf,
+            ifindex,
+            self.options.choice,
+            &self.vetoes,
+            self.pins.as_ref(),
+            left,
+        )?;
         let attachment = attached.attachment.clone();
         self.attached.insert(ifindex, attached);
         Ok(attachment)
     }
 
     fn detach(&mut self, ifindex: u32) {
-        self.attached.remove(&ifindex);
+        if let Some(mut attached) = self.attached.remove(&ifindex) {
+            attached.unpin();
+        }
     }
 
     fn lost(&mut self) -> Vec<(u32, Option<Engine>)> {
@@ -393,6 +435,7 @@ impl Datapath for KernelDatapath {
 
     fn lease(&mut self, source: SocketAddr, origin: SocketAddr) -> Result<(), InstallError> {
         self.guests.source(source.ip(), &mut self.tables);
+        self.claim_port(source, origin);
         by_family!(self.tables, source, |flows, Family| {
             flows.lease(Family::endpoints(origin, source).ok_or(InstallError::MixedFamilies)?)
         })
@@ -420,6 +463,7 @@ impl Datapath for KernelDatapath {
                 .ok_or(InstallError::MixedFamilies)
                 .and_then(|key| flows.bind(key))
         });
+        self.claim_tuple(client, service);
         self.guests.bound((client, service), bound.is_ok(), &mut self.tables);
     }
 
@@ -482,6 +526,26 @@ impl Datapath for KernelDatapath {
 
     fn table_bytes(&self) -> u64 {
         self.tables.bytes()
+    }
+
+    fn spec(&self, id: FlowId) -> Option<FlowSpec> {
+        Some(self.flows.get(&id)?.spec)
+    }
+
+    fn inherited_service(&self, client: SocketAddr) -> Option<SocketAddr> {
+        self.heritage.service(client)
+    }
+
+    fn forget_unclaimed(&mut self) {
+        self.disclaim();
+    }
+
+    fn outlives(&self) -> bool {
+        self.pins.as_ref().is_some_and(Pins::keeps)
+    }
+
+    fn unpin(&mut self) {
+        self.leave_nothing();
     }
 }
 

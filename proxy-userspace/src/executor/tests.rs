@@ -36,6 +36,7 @@ impl Rig {
             max_sessions: 8,
             connect_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(30),
+            orphan_timeout: Duration::from_secs(600),
             relay_only: Some(RelayReason::NoEngine),
         };
         let ports = SourcePorts::new(20_000..=29_999, Duration::from_secs(45), rand::random());
@@ -106,7 +107,7 @@ async fn another_executor_goes_on_with_what_it_finds() {
     drop(before);
     let mut after = Rig::new(&dir);
     let left = estate(&dir);
-    after.apply(Event::Adopted(Box::new(left.inheritance(vec![])))).await;
+    after.apply(Event::Adopted(Box::new(left.inheritance(vec![], vec![])))).await;
     let found = after.proxy.session(session).unwrap();
     assert_eq!((found.source, found.live().unwrap().active), (source, tuple(5000)));
     // The port is bound again, the relay knows the session, and signalling where a DELETE goes.
@@ -130,7 +131,7 @@ async fn an_adopted_session_whose_port_somebody_took_ends() {
     let _stranger = std::net::UdpSocket::bind(source).unwrap();
     let mut after = Rig::new(&dir);
     let left = estate(&dir);
-    after.apply(Event::Adopted(Box::new(left.inheritance(vec![])))).await;
+    after.apply(Event::Adopted(Box::new(left.inheritance(vec![], vec![])))).await;
     assert!(after.proxy.session(session).is_none());
     assert!(after.origins.read().is_empty());
     assert_eq!(estate(&dir).sessions, []);

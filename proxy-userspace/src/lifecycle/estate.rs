@@ -1,6 +1,8 @@
 //! What only userspace knows, as it goes from one process to the next.
 
 use std::{
+    collections::HashSet,
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -92,8 +94,18 @@ impl Estate {
         Ok(estate)
     }
 
-    /// What the control plane takes over, together with the flows found in the kernel.
-    pub fn inheritance(self, flows: Vec<InheritedFlow>) -> Inheritance {
+    /// What the control plane takes over, together with what was found in the kernel: flows, and source ports with the
+    /// origins they were used towards. Ports that no session has rest, because their origin may still send.
+    pub fn inheritance(
+        mut self,
+        flows: Vec<InheritedFlow>,
+        ports: Vec<(SocketAddr, SocketAddr)>,
+    ) -> Inheritance {
+        let mut used: HashSet<_> = flows.iter().map(|flow| (flow.source, flow.origin)).collect();
+        used.extend(self.sessions.iter().map(|(_, record)| (record.source, record.media)));
+        used.extend(self.rests.iter().map(|rest| (rest.source, rest.origin)));
+        let others = ports.into_iter().filter(|port| !used.contains(port));
+        self.rests.extend(others.map(|(source, origin)| Rest { source, origin, left: Duration::MAX }));
         Inheritance {
             sessions: self.sessions,
             flows,

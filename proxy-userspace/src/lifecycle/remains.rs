@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context as _;
 
 use super::RuntimeDir;
-use crate::net::namespace;
+use crate::{datapath::kernel::pins, net::namespace};
 
 /// Where directories of pins are, one for each network namespace: the file system is the same in all of them.
 const PINS: &str = "/sys/fs/bpf/srs-xproxy";
@@ -37,9 +37,8 @@ impl Pins {
 
 impl Remains for Pins {
     fn remove(&self) -> anyhow::Result<Vec<String>> {
-        let mut removed = Vec::new();
-        remove_below(&self.0, &mut removed)
-            .with_context(|| format!("failed to remove {}", self.0.display()))?;
+        let removed =
+            pins::clear(&self.0).with_context(|| format!("failed to remove {}", self.0.display()))?;
         Ok(removed.into_iter().map(|path| format!("pin {}", path.display())).collect())
     }
 }

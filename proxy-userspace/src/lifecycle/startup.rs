@@ -79,6 +79,11 @@ impl Startup {
         starts::is_crash_loop(self.deaths)
     }
 
+    /// Another process runs until [`Startup::commit`].
+    pub fn takes_over(&self) -> bool {
+        self.before.is_some()
+    }
+
     /// Where records of sessions are kept if the kernel does not keep them.
     pub fn record_files(&self) -> anyhow::Result<Option<RecordFiles>> {
         let open = |home: &Home| RecordFiles::open(home.dir.records());

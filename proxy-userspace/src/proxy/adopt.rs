@@ -24,6 +24,7 @@ struct Orphan {
     /// What the flow holds, it holds in this name.
     session: SessionId,
     flow: InheritedFlow,
+    since: Instant,
     /// A DTLS alert went by.
     closing: bool,
 }
@@ -37,8 +38,13 @@ impl Orphans {
         self.0.values().map(|orphan| (orphan.session, orphan.flow.id))
     }
 
-    fn insert(&mut self, session: SessionId, flow: InheritedFlow) {
-        self.0.insert(flow.id.0, Orphan { session, flow, closing: false });
+    fn insert(&mut self, session: SessionId, flow: InheritedFlow, since: Instant) {
+        self.0.insert(flow.id.0, Orphan { session, flow, since, closing: false });
+    }
+
+    fn of(&self, sessions: &[SessionId]) -> Vec<FlowId> {
+        let flows = self.iter().filter(|(session, _)| sessions.contains(session));
+        flows.map(|(_, flow)| flow).collect()
     }
 
     fn ids_where(&self, which: impl Fn(&InheritedFlow) -> bool) -> Vec<FlowId> {
@@ -63,7 +69,7 @@ impl Proxy {
         }
         let mut orphans: Vec<_> = flows.into_values().collect();
         orphans.sort_by_key(|flow| flow.id.0);
-        orphans.into_iter().for_each(|flow| self.adopt_orphan(flow, out));
+        orphans.into_iter().for_each(|flow| self.adopt_orphan(flow, now, out));
         left.rests.into_iter().for_each(|rest| self.ports.adopt_rest(rest, now));
         let ids: Vec<_> = self.sessions.keys().copied().collect();
         ids.into_iter().for_each(|id| self.escalate(id, out));
@@ -158,12 +164,12 @@ impl Proxy {
         }
     }
 
-    fn adopt_orphan(&mut self, flow: InheritedFlow, out: &mut Vec<Action>) {
+    fn adopt_orphan(&mut self, flow: InheritedFlow, now: Instant, out: &mut Vec<Action>) {
         // A port that a session with a record holds as well is freed by that session.
         self.ports.adopt(flow.source, flow.origin);
         let session = SessionId(self.next_session);
         self.next_session += 1;
-        self.orphans.insert(session, flow);
+        self.orphans.insert(session, flow, now);
         self.stats.orphaned += 1;
         out.push(Action::Escalate { flow: flow.id, what: self.orphan_escalation(flow.client.ip()) });
     }
@@ -178,7 +184,7 @@ impl Proxy {
         {
             let client = live.active.client;
             live.offload = Offload::relayed(crate::session::RelayReason::Settling, now);
-            self.orphans.insert(id, InheritedFlow { id: flow, client, source, origin });
+            self.orphans.insert(id, InheritedFlow { id: flow, client, source, origin }, now);
             self.stats.orphaned += 1;
         } else {
             self.ports.discard(source, origin);
@@ -196,7 +202,8 @@ impl Proxy {
             let Some(orphan) = self.orphans.0.get_mut(&flow.0) else { continue };
             orphan.closing |= counters.closing;
             let idle = counters.to_origin.idle;
-            if idle >= self.limits.idle_timeout || (orphan.closing && idle >= CLOSE_QUIET) {
+            let is_over = now >= orphan.since + self.limits.orphan_timeout;
+            if is_over || idle >= self.limits.idle_timeout || (orphan.closing && idle >= CLOSE_QUIET) {
                 self.end_orphan(flow, now, out);
             }
         }
@@ -209,6 +216,13 @@ impl Proxy {
         which: impl Fn(&InheritedFlow) -> bool,
     ) {
         for flow in self.orphans.ids_where(which) {
+            self.end_orphan(flow, now, out);
+        }
+    }
+
+    /// Ends flows that have no way through the network.
+    pub(super) fn end_orphans_of(&mut self, sessions: &[SessionId], now: Instant, out: &mut Vec<Action>) {
+        for flow in self.orphans.of(sessions) {
             self.end_orphan(flow, now, out);
         }
     }

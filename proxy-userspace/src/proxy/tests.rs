@@ -75,7 +75,13 @@ impl Script {
     }
 
     pub(super) fn with_ports(ports: std::ops::RangeInclusive<u16>) -> Self {
-        let limits = Limits { max_sessions: 8, connect_timeout: IDLE, idle_timeout: IDLE, relay_only: None };
+        let limits = Limits {
+            max_sessions: 8,
+            connect_timeout: IDLE,
+            idle_timeout: IDLE,
+            orphan_timeout: 10 * IDLE,
+            relay_only: None,
+        };
         let ports = SourcePorts::new(ports, Duration::from_secs(45), 0);
         Self { proxy: Proxy::new(limits, ports), now: Instant::now(), next: 1 }
     }

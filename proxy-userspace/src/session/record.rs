@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// The room for a record where it is kept.
-pub const RECORD_SIZE: usize = 1024;
+pub const RECORD_SIZE: usize = proxy_common::maps::SESSION_BYTES;
 /// The layout of records; readers refuse others.
 const VERSION: u8 = 1;
 

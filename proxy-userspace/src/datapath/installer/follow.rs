@@ -26,8 +26,6 @@ impl Installer {
         let table = Some(self.routes.table().await?);
         let changed = self.view.apply(Update { table, ..Update::default() });
         self.learn_features(changed.links.iter().copied());
-        // Of a process that was killed.
-        self.upkeep.done(&self.view.managed_by_us(), &self.hops, &self.view);
         self.gateways = self.routes.default_hops().await?.into_iter().collect();
         if self.ingress.is_careful() {
             self.hear_gateways().await;

@@ -27,7 +27,8 @@ impl Installer {
 
     /// A tuple is relayed.
     pub fn bind(&mut self, tuple: Tuple) {
-        let service = self.datapath.arrival(tuple.client).map_or(tuple.local, |arrival| arrival.service);
+        let arrived = || self.datapath.arrival(tuple.client).map(|arrival| arrival.service);
+        let service = self.datapath.inherited_service(tuple.client).or_else(arrived).unwrap_or(tuple.local);
         match self.services.insert(tuple, service) {
             Some(before) => self.datapath.unbind(tuple.client, before),
             None => self.datapath.expect(tuple.client.ip()),

@@ -132,6 +132,11 @@ impl Ingress {
         std::mem::take(&mut self.is_closed).then(|| self.kept.clone())
     }
 
+    /// Whether a device has programs that this process wants.
+    pub(super) fn is_attached(&self, ifindex: u32) -> bool {
+        self.attached.contains_key(&ifindex)
+    }
+
     /// Keeps a device's programs as long as the device exists.
     pub(super) fn keep(&mut self, ifindex: u32) {
         self.kept.insert(ifindex);

@@ -1,14 +1,17 @@
 //! Choosing and attaching a program: native XDP where it works and was asked for or cannot hurt, TC everywhere.
 //! Generic XDP is never chosen: it is no faster than TC and loses segmentation offload.
 
-use std::{collections::HashMap, fs, io, os::fd::AsFd as _, sync::Arc};
+use std::{
+    collections::HashMap,
+    fs, io,
+    os::fd::{AsFd as _, BorrowedFd},
+    path::Path,
+    sync::Arc,
+};
 
 use aya::{
     Ebpf,
-    programs::{
-        Program, ProgramError, SchedClassifier, TcAttachType, Xdp,
-        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
-    },
+    programs::{Program, ProgramError, SchedClassifier, Xdp},
 };
 use parking_lot::Mutex;
 use proxy_common::maps;
@@ -17,11 +20,13 @@ use rustix::net::{AddressFamily, SocketType, netdevice::index_to_name, socket};
 use super::{
     EngineChoice, LoadError,
     features::{XdpFeatures, xdp_features},
+    filter::Filter,
     link::{Hook, Link},
+    pins::{Kind, Pins},
 };
 use crate::datapath::{AttachError, Attachment, Engine};
 
-/// Programs on an interface; dropping it detaches them.
+/// Programs on an interface; dropping it detaches them, unless they are pinned.
 #[derive(Debug)]
 pub(super) struct Attached {
     pub(super) attachment: Attachment,
@@ -39,7 +44,7 @@ pub(super) struct Links {
 #[derive(Debug)]
 enum TcLink {
     Tcx(Link),
-    Clsact(#[expect(dead_code, reason = "it detaches when it is dropped")] SchedClassifierLink),
+    Clsact(Filter),
 }
 
 impl TcLink {
@@ -47,6 +52,13 @@ impl TcLink {
         match self {
             Self::Tcx(_) => "tcx",
             Self::Clsact(_) => "clsact",
+        }
+    }
+
+    fn unpin(&mut self) {
+        match self {
+            Self::Tcx(link) => link.unpin(),
+            Self::Clsact(filter) => filter.unpin(),
         }
     }
 
@@ -63,8 +75,8 @@ impl Attached {
     /// Gives up links that somebody else detached, and says whether there were any.
     pub(super) fn has_lost(&mut self) -> bool {
         let Links { xdp, tc } = &mut self.links;
-        let lost_xdp = xdp.take_if(|link| !link.is_attached()).is_some();
-        let lost_tc = tc.take_if(|link| !link.is_attached()).is_some();
+        let lost_xdp = xdp.take_if(|link| !link.is_attached()).map(|mut link| link.unpin()).is_some();
+        let lost_tc = tc.take_if(|link| !link.is_attached()).map(|mut link| link.unpin()).is_some();
         if lost_xdp || lost_tc {
             let what = if lost_xdp { "XDP" } else { "TC" };
             self.attachment.note = Some(format!("somebody else detached its {what} program"));
@@ -88,9 +100,46 @@ impl Attached {
     pub(super) fn into_links(self) -> Links {
         self.links
     }
+
+    /// What an earlier process attached. It is to be completed: this process may want more, or less.
+    pub(super) fn inherited(ifindex: u32, links: Links) -> Self {
+        let (engine, mode) = links.engine();
+        let name = interface_name(ifindex).unwrap_or_else(|_| format!("#{ifindex}"));
+        Self { attachment: Attachment { ifindex, name, engine, mode, note: None }, links, is_whole: false }
+    }
+
+    /// Has the programs go with the process, or when this is dropped.
+    pub(super) fn unpin(&mut self) {
+        self.links.unpin();
+    }
 }
 
 impl Links {
+    /// Opens a pinned link and has it run the program of this process, from one frame to the next.
+    pub(super) fn inherit(
+        &mut self,
+        ebpf: &mut Ebpf,
+        (ifindex, kind): (u32, Kind),
+        pin: &Path,
+    ) -> anyhow::Result<()> {
+        match kind {
+            Kind::Xdp => self.xdp = Some(inherit_link(xdp(ebpf)?.fd()?.as_fd(), ifindex, pin)?),
+            Kind::Tcx => {
+                self.tc = Some(TcLink::Tcx(inherit_link(tc(ebpf)?.fd()?.as_fd(), ifindex, pin)?));
+            }
+            Kind::Clsact => {
+                let name = interface_name(ifindex)?;
+                self.tc = Some(TcLink::Clsact(Filter::replace(tc(ebpf)?, &name, pin)?));
+            }
+        }
+        Ok(())
+    }
+
+    fn unpin(&mut self) {
+        self.xdp.iter_mut().for_each(Link::unpin);
+        self.tc.iter_mut().for_each(TcLink::unpin);
+    }
+
     fn engine(&self) -> (Engine, &'static str) {
         match (&self.xdp, &self.tc) {
             (Some(_), _) => (Engine::Xdp, "native"),
@@ -128,6 +177,24 @@ pub(super) fn load_programs(ebpf: &mut Ebpf) -> Result<(), LoadError> {
     program::<SchedClassifier>(ebpf, maps::FORWARD_TC)?.load().map_err(refused(maps::FORWARD_TC))
 }
 
+fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, ProgramError> {
+    program(ebpf, maps::FORWARD_XDP).map_err(|_| ProgramError::NotLoaded)
+}
+
+fn tc(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, ProgramError> {
+    program(ebpf, maps::FORWARD_TC).map_err(|_| ProgramError::NotLoaded)
+}
+
+fn inherit_link(program: BorrowedFd<'_>, ifindex: u32, pin: &Path) -> io::Result<Link> {
+    let link = Link::open(pin)?;
+    // The device may be gone, and its number another's.
+    if link.ifindex()? != ifindex {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    link.update(program)?;
+    Ok(link)
+}
+
 pub(super) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, LoadError>
 where
     &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
@@ -142,12 +209,13 @@ pub(super) fn attach(
     ifindex: u32,
     choice: EngineChoice,
     vetoes: &XdpVetoes,
+    pins: Option<&Pins>,
     left: Links,
 ) -> Result<Attached, AttachError> {
     let name = interface_name(ifindex).map_err(|error| failure(&format!("#{ifindex}"), &error))?;
     let tc = match left.tc {
         Some(tc) => tc,
-        None => attach_tc(ebpf, ifindex, &name)?,
+        None => attach_tc(ebpf, ifindex, &name, pins)?,
     };
     let device = Device {
         features: xdp_features(ifindex),
@@ -155,9 +223,12 @@ pub(super) fn attach(
         veto: vetoes.of(ifindex),
     };
     let (xdp, note) = match (left.xdp, choose(choice, &device)) {
-        (Some(link), _) => (Some(link), None),
-        (None, Preference::Tc(note)) => (None, Some(note)),
-        (None, Preference::Xdp) => match attach_xdp(ebpf, ifindex) {
+        (Some(link), Preference::Xdp) => (Some(link), None),
+        (lost, Preference::Tc(note)) => {
+            lost.into_iter().for_each(|mut link| link.unpin());
+            (None, Some(note))
+        }
+        (None, Preference::Xdp) => match attach_xdp(ebpf, ifindex, pins) {
             Ok(link) => (Some(link), None),
             Err(error) => (None, Some(format!("native XDP was refused: {}", chain(&error)))),
         },
@@ -204,32 +275,39 @@ fn choose(choice: EngineChoice, device: &Device) -> Preference {
     }
 }
 
-fn attach_xdp(ebpf: &mut Ebpf, ifindex: u32) -> Result<Link, ProgramError> {
-    let xdp: &mut Xdp = program(ebpf, maps::FORWARD_XDP).map_err(|_| ProgramError::NotLoaded)?;
-    Link::create(xdp.fd()?.as_fd(), ifindex, Hook::NativeXdp).map_err(ProgramError::IOError)
+fn attach_xdp(ebpf: &mut Ebpf, ifindex: u32, pins: Option<&Pins>) -> Result<Link, ProgramError> {
+    let program = xdp(ebpf)?.fd()?.as_fd();
+    let link = Link::create(program, ifindex, Hook::NativeXdp);
+    link.and_then(|link| pinned(link, ifindex, Kind::Xdp, pins)).map_err(ProgramError::IOError)
+}
+
+/// A link that dies with the process until here, and is whole from here on.
+fn pinned(mut link: Link, ifindex: u32, kind: Kind, pins: Option<&Pins>) -> io::Result<Link> {
+    if let Some(pins) = pins.filter(|pins| pins.keeps()) {
+        link.pin(pins.free_link(ifindex, kind)?)?;
+    }
+    Ok(link)
 }
 
 /// Attaches by tcx in front of other programs, or by clsact where the kernel has no tcx (before 6.6).
-fn attach_tc(ebpf: &mut Ebpf, ifindex: u32, name: &str) -> Result<TcLink, AttachError> {
-    let tc: &mut SchedClassifier = program(ebpf, maps::FORWARD_TC).map_err(|error| failure(name, &error))?;
+fn attach_tc(ebpf: &mut Ebpf, ifindex: u32, name: &str, pins: Option<&Pins>) -> Result<TcLink, AttachError> {
+    let tc = tc(ebpf).map_err(|error| failure(name, &error))?;
     let program = tc.fd().map_err(|error| failure(name, &error))?;
     let refused = match Link::create(program.as_fd(), ifindex, Hook::TcxFirst) {
-        Ok(link) => return Ok(TcLink::Tcx(link)),
+        Ok(link) => {
+            let link = pinned(link, ifindex, Kind::Tcx, pins);
+            return link.map(TcLink::Tcx).map_err(|error| failure(name, &error));
+        }
         Err(error) => error,
     };
     tracing::debug!(interface = name, error = %refused, "no tcx, trying clsact");
-    let link = attach_clsact(tc, name).and_then(|link| tc.take_link(link));
-    link.map(TcLink::Clsact).map_err(|error| failure(name, &error))
+    let kept = pins.filter(|pins| pins.keeps());
+    let pin = kept.map(|pins| pins.free_link(ifindex, Kind::Clsact)).transpose();
+    let pin = pin.map_err(|error| failure(name, &error))?;
+    Filter::attach(tc, name, pin).map(TcLink::Clsact).map_err(|error| failure(name, &error))
 }
 
-fn attach_clsact(tc: &mut SchedClassifier, name: &str) -> Result<tc::SchedClassifierLinkId, ProgramError> {
-    // Fails if the qdisc is there; if it is missing, so does the attachment below, and says why.
-    let _ = tc::qdisc_add_clsact(name);
-    let options = NlOptions { priority: 1, handle: TcHandle::new(0, 1), ..NlOptions::default() };
-    tc.attach_with_options(name, TcAttachType::Ingress, TcAttachOptions::Netlink(options))
-}
-
-fn interface_name(ifindex: u32) -> io::Result<String> {
+pub(super) fn interface_name(ifindex: u32) -> io::Result<String> {
     let any = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
     Ok(index_to_name(&any, ifindex)?)
 }

@@ -44,6 +44,12 @@ impl<F: Records, R: Rows> Blocks<F, R> {
         Some(first_row(self.place(self.row(key)?)))
     }
 
+    /// Every block: its key and its first row.
+    pub(super) fn all(&self) -> Vec<(Endpoints<F::Addr>, u32)> {
+        let named = (0..self.rows.len()).filter(|row| self.is_named(*row));
+        named.map(|row| (*F::load_block(&self.rows, row).endpoints(), first_row(self.place(row)))).collect()
+    }
+
     /// Makes a block known that is not; false if there is no room for it.
     pub(super) fn insert(&mut self, key: Endpoints<F::Addr>, base: u32) -> bool {
         let home = self.home(&key);

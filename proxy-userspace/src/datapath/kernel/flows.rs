@@ -4,6 +4,8 @@ use std::collections::HashSet;
 
 use proxy_common::flow::{Direction, Endpoints, FlowFlags, FlowState, Head, Idle, RouteRecord as _, Stamp};
 
+mod found;
+
 use super::{
     super::{DirectionCounters, Escalation, FlowCounters, FlowSpec, InstallError, NextHopId},
     record::{Records, load_counters, load_head, reset_counters, store_head},
@@ -29,6 +31,18 @@ pub(super) struct FlowRows {
     to_client: u32,
     /// Rows that the flow brought along and takes away again; the others belong to a tuple or a lease.
     owned: (bool, bool),
+}
+
+impl FlowRows {
+    /// The row towards the origin belongs to a tuple.
+    pub(super) fn leave_to_origin(&mut self) {
+        self.owned.0 = false;
+    }
+
+    /// The row towards the client belongs to a lease.
+    pub(super) fn leave_to_client(&mut self) {
+        self.owned.1 = false;
+    }
 }
 
 impl<F: Records, R: Rows> Flows<F, R>
@@ -64,9 +78,10 @@ where
         }
     }
 
-    /// Makes a leased source port known; what comes from the origin is relayed.
+    /// Makes a leased source port known; what comes from the origin is relayed, unless a flow forwards it already.
     pub(super) fn lease(&mut self, key: Endpoints<F::Addr>) -> Result<(), InstallError> {
         match self.to_client.find(&key) {
+            Some(row) if load_head(&self.to_client.rows, row).state() == FlowState::Forward => {}
             Some(row) => set_state(&self.to_client.rows, row, FlowState::User),
             None => drop(self.to_client.insert(key, table::now())?),
         }

@@ -85,6 +85,15 @@ impl Guests {
         }
     }
 
+    /// Forgets what an earlier process told the tables of guests and this one did not.
+    pub(super) fn forget_others(&self, tables: &mut Tables) {
+        let services = self.services.iter().copied();
+        let ports = self.sources.iter().map(|ip| SocketAddr::new(*ip, 0));
+        let known: HashSet<ServiceKey> = services.chain(ports).map(key).collect();
+        tables.keep_services(|service| known.contains(service));
+        tables.keep_expected(|prefix| self.expected.contains_key(&prefix));
+    }
+
     fn is_strict(&self) -> bool {
         self.drop_unsolicited && self.unknown.is_empty()
     }

@@ -1,6 +1,7 @@
 //! The tables as userspace writes them: records, next hops and settings through a shared mapping, the rest by syscall.
 
 use std::{
+    collections::HashSet,
     fmt, fs,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
 };
@@ -43,6 +44,8 @@ pub(super) struct Tables {
     pub(super) v6: Flows<V6, Mapping>,
     next_hops: Mapping,
     settings: Mapping,
+    seed: u64,
+    is_used: bool,
     services: HashMap<MapData, ServiceKey, u32>,
     expected: HashMap<MapData, u64, MissCount>,
     reasons: PerCpuArray<MapData, u64>,
@@ -64,7 +67,11 @@ pub(super) struct Capacity {
 }
 
 impl Tables {
+    /// Opens the tables; `seed` is for those that no process has used before.
     pub(super) fn open(ebpf: &mut Ebpf, capacity: Capacity, seed: u64) -> Result<Self, LoadError> {
+        let settings = mapped::<Settings>(ebpf, maps::SETTINGS)?;
+        let is_used = load_settings(&settings).abi_version != 0;
+        let seed = if is_used { load_settings(&settings).hashing.seed } else { seed };
         let bytes = ebpf.maps().map(|(_, map)| memory_of(map)).sum();
         let v4 = Flows::new(
             ToOrigin::new(mapped::<FlowV4>(ebpf, maps::TO_ORIGIN_V4)?, seed, capacity.v4),
@@ -84,13 +91,25 @@ impl Tables {
             v4,
             v6,
             next_hops: mapped::<NextHop>(ebpf, maps::NEXT_HOPS)?,
-            settings: mapped::<Settings>(ebpf, maps::SETTINGS)?,
+            settings,
+            seed,
+            is_used,
             services: typed(ebpf, maps::SERVICES)?,
             expected: typed(ebpf, maps::EXPECTED)?,
             reasons: typed(ebpf, maps::REASONS)?,
             arrivals: typed(ebpf, maps::ARRIVALS)?,
             bytes,
         })
+    }
+
+    /// How records are found.
+    pub(super) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Whether a process before this one wrote to them.
+    pub(super) fn is_used(&self) -> bool {
+        self.is_used
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -140,6 +159,21 @@ impl Tables {
         }
     }
 
+    /// Forgets services that an earlier process policed and this one does not.
+    pub(super) fn keep_services(&mut self, which: impl Fn(&ServiceKey) -> bool) {
+        let keys: Vec<ServiceKey> = self.services.keys().filter_map(Result::ok).collect();
+        for key in keys.iter().filter(|key| !which(key)) {
+            // It may be gone already.
+            let _missing = self.services.remove(key);
+        }
+    }
+
+    /// Forgets networks that an earlier process awaited sessions from and this one does not.
+    pub(super) fn keep_expected(&mut self, which: impl Fn(u64) -> bool) {
+        let keys: Vec<u64> = self.expected.keys().filter_map(Result::ok).collect();
+        keys.into_iter().filter(|prefix| !which(*prefix)).for_each(|prefix| self.unexpect(prefix));
+    }
+
     pub(super) fn expect(&mut self, prefix: u64) {
         if let Err(error) = self.expected.insert(prefix, MissCount { window: 0, count: 0 }, 0) {
             tracing::debug!(%error, "a source prefix shares the budget of all");
@@ -152,11 +186,19 @@ impl Tables {
     }
 }
 
+fn load_settings(rows: &Mapping) -> Settings {
+    let words: [u64; size_of::<Settings>() / size_of::<u64>()] = rows.load_words(0, 0);
+    zerocopy::transmute!(words)
+}
+
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, LoadError> {
     ebpf.take_map(name).ok_or(LoadError::Missing(name))
 }
 
-fn typed<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, LoadError> {
+pub(super) fn typed<T: TryFrom<Map, Error = MapError>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<T, LoadError> {
     take(ebpf, name)?.try_into().map_err(|source| LoadError::Map { name, source })
 }
 
@@ -191,6 +233,12 @@ pub(super) struct RowPool {
 impl RowPool {
     pub(super) fn new(capacity: u32) -> Self {
         Self { capacity, used: 0, free: Vec::new() }
+    }
+
+    /// All but these are free.
+    pub(super) fn inherit(&mut self, taken: &HashSet<u32>) {
+        self.used = taken.iter().max().map_or(0, |last| last + 1);
+        self.free = (0..self.used).filter(|row| !taken.contains(row)).collect();
     }
 
     pub(super) fn take(&mut self) -> Option<u32> {

@@ -62,6 +62,32 @@ where
         }
     }
 
+    /// Learns which blocks an earlier process used, and names the rows of its records.
+    pub(super) fn read(&mut self) -> Vec<u32> {
+        let mut records = Vec::new();
+        for (id, base) in self.index.all() {
+            let found = self.records_of(&id, base);
+            if found.is_empty() {
+                // It died between the block and its first record, or the reverse.
+                self.index.remove(&id);
+                continue;
+            }
+            self.free.retain(|free| *free != base);
+            let used = u32::try_from(found.len()).expect("a block has few rows");
+            self.blocks.insert(id, Block { base, used });
+            records.extend(found);
+        }
+        records
+    }
+
+    fn records_of(&self, id: &BlockId<F>, base: u32) -> Vec<u32> {
+        let is_record = |row: &u32| {
+            load_head(&self.rows, *row).state() != FlowState::Free
+                && F::load_route(&self.rows, *row).key().without_low_port() == *id
+        };
+        (base..self.rows.len().min(base + BLOCK_ROWS)).filter(is_record).collect()
+    }
+
     /// Rows of the table of blocks less one.
     pub(super) fn block_mask(&self) -> u32 {
         self.index.mask()

@@ -79,6 +79,23 @@ impl<F: Records, R: Rows> ToOrigin<F, R> {
         Ok(row)
     }
 
+    /// Counts the records that an earlier process wrote, and names their rows. What it had begun to write or to give up
+    /// when it died is given up.
+    pub(super) fn read(&mut self) -> Vec<u32> {
+        let rows: Vec<u32> = (0..self.rows.len()).filter(|row| !self.is_free(*row)).collect();
+        let (records, strays): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| self.is_homed(*row));
+        strays.into_iter().for_each(|row| store_head(&self.rows, row, Head::FREE));
+        self.used = u32::try_from(records.len()).expect("a row is named by 32 bits");
+        records
+    }
+
+    /// Whether the map of its home names a row.
+    fn is_homed(&self, row: u32) -> bool {
+        let home = self.home(F::load_route(&self.rows, row).key());
+        let step = row.wrapping_sub(home) & self.mask();
+        step < PROBES && load_head(&self.rows, home).homed & 1 << step != 0
+    }
+
     /// Gives a row up.
     pub(super) fn remove(&mut self, row: u32) {
         let home = self.home(F::load_route(&self.rows, row).key());

@@ -1,0 +1,102 @@
+//! Filters of clsact, for kernels without tcx (before 6.6). A filter is no link: it stays until somebody removes it.
+//!
+//! Ours has a fixed place on each device, so that the next process replaces its program in one step. If it is to outlive
+//! the process, the program is pinned too: the pin says that there is a filter.
+
+use std::{
+    fs, io, mem,
+    os::fd::{AsFd as _, AsRawFd as _},
+    path::{Path, PathBuf},
+};
+
+use aya::programs::{
+    ProgramError, SchedClassifier, TcAttachType,
+    tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
+};
+
+use super::link::pin_object;
+
+/// Priority of our filters.
+const PRIORITY: u16 = 1;
+/// Their handle.
+const HANDLE: u16 = 1;
+
+/// A filter; dropping it removes it, unless it is pinned.
+#[derive(Debug)]
+pub(super) struct Filter {
+    link: Option<SchedClassifierLink>,
+    pin: Option<PathBuf>,
+}
+
+impl Filter {
+    /// Puts `program` on a device.
+    pub(super) fn attach(
+        program: &mut SchedClassifier,
+        name: &str,
+        pin: Option<PathBuf>,
+    ) -> Result<Self, ProgramError> {
+        // Fails if the qdisc is there; if it is missing, so does the attachment below, and says why.
+        let _ = tc::qdisc_add_clsact(name);
+        if let Some(pin) = &pin {
+            // First: a filter that nobody knows of would stay for ever.
+            pin_object(program.fd()?.as_fd().as_raw_fd(), pin).map_err(ProgramError::IOError)?;
+        }
+        let options =
+            NlOptions { priority: PRIORITY, handle: TcHandle::new(0, HANDLE), ..NlOptions::default() };
+        let link =
+            program.attach_with_options(name, TcAttachType::Ingress, TcAttachOptions::Netlink(options));
+        match link.and_then(|link| program.take_link(link)) {
+            Ok(link) => Ok(Self { link: Some(link), pin }),
+            Err(error) => {
+                pin.iter().for_each(|pin| unpin(pin));
+                Err(error)
+            }
+        }
+    }
+
+    /// Has the filter of an earlier process run `program`; attaches it if that process died before it did.
+    pub(super) fn replace(
+        program: &mut SchedClassifier,
+        name: &str,
+        pin: &Path,
+    ) -> Result<Self, ProgramError> {
+        let before = place(name).map_err(ProgramError::IOError)?;
+        match program.attach_to_link(before).and_then(|link| program.take_link(link)) {
+            Ok(link) => Ok(Self { link: Some(link), pin: Some(pin.to_owned()) }),
+            Err(error) => {
+                tracing::debug!(interface = name, %error, "there is no filter to replace");
+                unpin(pin);
+                Self::attach(program, name, Some(pin.to_owned()))
+            }
+        }
+    }
+
+    /// Has it go when it is dropped.
+    pub(super) fn unpin(&mut self) {
+        self.pin.take().iter().for_each(|pin| unpin(pin));
+    }
+}
+
+impl Drop for Filter {
+    fn drop(&mut self) {
+        if self.pin.is_some() {
+            mem::forget(self.link.take());
+        }
+    }
+}
+
+/// Removes the filter of an earlier process.
+pub(super) fn detach(name: &str) {
+    // Without the device it is gone already; dropping it removes it.
+    drop(place(name));
+}
+
+fn place(name: &str) -> io::Result<SchedClassifierLink> {
+    SchedClassifierLink::attached(name, TcAttachType::Ingress, PRIORITY, TcHandle::new(0, HANDLE), None)
+}
+
+fn unpin(pin: &Path) {
+    if let Err(error) = fs::remove_file(pin) {
+        tracing::warn!(pin = %pin.display(), %error, "failed to unpin a filter");
+    }
+}

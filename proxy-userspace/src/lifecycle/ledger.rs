@@ -1,0 +1,84 @@
+//! Records of sessions that move: an earlier process may have kept them elsewhere than this one does.
+
+use std::io;
+
+use crate::session::{SessionId, record::RecordStore};
+
+/// Where records are kept, and where some may still be.
+#[derive(Debug)]
+pub struct Ledger {
+    store: Box<dyn RecordStore>,
+    before: Option<Box<dyn RecordStore>>,
+}
+
+impl Ledger {
+    /// Keeps records in `store`; an earlier process may have kept them in `before`.
+    pub fn new(store: Box<dyn RecordStore>, before: Option<Box<dyn RecordStore>>) -> Self {
+        Self { store, before }
+    }
+
+    /// Moves every record to where this process keeps them.
+    pub fn move_in(&mut self) -> io::Result<()> {
+        let Some(mut before) = self.before.take() else { return Ok(()) };
+        let known = self.store.load()?;
+        for (session, record) in before.load()? {
+            if !known.iter().any(|(other, _)| *other == session) {
+                self.store.put(session, &record)?;
+            }
+            before.delete(session)?;
+        }
+        Ok(())
+    }
+}
+
+impl RecordStore for Ledger {
+    fn put(&mut self, session: SessionId, record: &[u8]) -> io::Result<()> {
+        self.store.put(session, record)
+    }
+
+    fn delete(&mut self, session: SessionId) -> io::Result<()> {
+        if let Some(before) = &mut self.before {
+            before.delete(session)?;
+        }
+        self.store.delete(session)
+    }
+
+    /// A record that is in both places is the one where this process keeps them.
+    fn load(&self) -> io::Result<Vec<(SessionId, Vec<u8>)>> {
+        let mut records = self.store.load()?;
+        let others = self.before.as_ref().map(|before| before.load()).transpose()?.unwrap_or_default();
+        let is_new = |id: &SessionId| !records.iter().any(|(known, _)| known == id);
+        let mut others: Vec<_> = others.into_iter().filter(|(id, _)| is_new(id)).collect();
+        records.append(&mut others);
+        Ok(records)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::lifecycle::{RecordFiles, owner::tests::TestDir};
+
+    #[test]
+    fn records_of_an_earlier_process_are_found_and_moved() {
+        let dir = TestDir::new("ledger");
+        fs::create_dir_all(dir.0.path()).unwrap();
+        let open = |name: &str| Box::new(RecordFiles::open(dir.0.path().join(name)).unwrap());
+        let (mut store, mut before) = (open("store"), open("before"));
+        store.put(SessionId(1), b"mine").unwrap();
+        before.put(SessionId(1), b"old").unwrap();
+        before.put(SessionId(2), b"two").unwrap();
+        let mut ledger = Ledger::new(store, Some(before));
+        let found = |ledger: &Ledger| {
+            let records = ledger.load().unwrap().into_iter();
+            records.map(|(id, bytes)| (id.0, bytes[..3].to_vec())).collect::<Vec<_>>()
+        };
+        let expected = [(1, b"min".to_vec()), (2, b"two".to_vec())];
+        assert_eq!(found(&ledger), expected);
+        ledger.move_in().unwrap();
+        assert_eq!(found(&ledger), expected);
+        assert_eq!(open("before").load().unwrap(), []);
+    }
+}
