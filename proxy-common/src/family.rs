@@ -174,6 +174,17 @@ impl<A: Address> Endpoints<A> {
         Self { dst_port: U16::from_bytes([high, 0]), ..*self }
     }
 
+    /// Where the search for this key's block begins in the table of blocks. Four blocks of neighbouring ports lie side by side,
+    /// and those of IPv4 share a cache line: ports are leased from the lowest on, so a hundred origins with ten thousand
+    /// sessions each need the lines of a thousand groups, which stay in a cache that those of four thousand blocks leave.
+    #[inline(always)]
+    pub fn block_home(&self, seed: u64) -> u32 {
+        let [high, _] = self.dst_port.to_bytes();
+        let group = Self { dst_port: U16::from_bytes([high & !(GROUP - 1), 0]), ..*self };
+        // The low half names a row, as elsewhere.
+        (group.hash(seed) as u32).wrapping_mul(u32::from(GROUP)).wrapping_add(u32::from(high % GROUP))
+    }
+
     /// The row within the block.
     #[inline(always)]
     pub fn row_in_block(&self) -> u32 {
@@ -188,6 +199,9 @@ impl<A: Address> Endpoints<A> {
         Self { src: self.dst, dst: self.src, src_port: self.dst_port, dst_port: self.src_port }
     }
 }
+
+/// Blocks that lie side by side.
+const GROUP: u8 = 4;
 
 /// The policed row of a source prefix.
 #[inline(always)]
@@ -238,6 +252,17 @@ mod tests {
             other(|key| key.dst_port = U16::new(9)),
         ]);
         assert_eq!(hashes.len(), 6);
+    }
+
+    #[test]
+    fn neighbouring_blocks_lie_side_by_side_and_groups_of_them_apart() {
+        let home = |port| Endpoints { dst_port: U16::new(port), ..endpoints(1) }.block_home(7);
+        assert_eq!(
+            [0xf000, 0xf0ff, 0xf100, 0xf2aa, 0xf3ff].map(|port| home(port) - home(0xf000)),
+            [0, 0, 1, 2, 3]
+        );
+        assert_eq!(home(0xf000) % 4, 0);
+        assert_ne!(home(0xf400), home(0xf000) + 4);
     }
 
     #[test]

@@ -63,15 +63,20 @@ pub enum Budget {
 
 /// The tables of one family.
 pub trait Records<F: Family>: Tables {
-    /// A record.
-    fn route(&self, direction: Direction, row: u32) -> Option<F::Route>;
-    /// How long a record has been idle, and may be.
-    fn idle(&self, direction: Direction, row: u32) -> Option<Idle>;
-    /// The first row of the block for datagrams with this key, which come from an origin.
-    fn block(&self, key: &Endpoints<F::Addr>) -> Option<u32>;
-    /// The row towards the origin that has this key.
-    fn find(&self, key: &Endpoints<F::Addr>) -> Option<u32>;
+    /// The record for datagrams with this key, or one that was for them until it was given up.
+    fn find(&self, direction: Direction, key: &Endpoints<F::Addr>) -> Option<Place>;
+    /// What it says.
+    fn route(&self, record: Record) -> Option<F::Route>;
+    /// How long it has been idle, and may be.
+    fn idle(&self, record: Record) -> Option<Idle>;
 }
+
+/// Where a record is, in the terms of its tables: a row, or an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place(pub u64);
+
+/// A record of a direction.
+pub type Record = (Direction, Place);
 
 /// How to forward a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +86,7 @@ pub struct Forward<F: Family> {
     /// How the frame leaves.
     pub egress: Egress,
     /// Which record counts it.
-    pub record: (Direction, u32),
+    pub record: Record,
     /// What it adds to that record.
     pub count: Count,
 }
@@ -224,7 +229,7 @@ fn payload_start<F: Family, P: Packet + ?Sized>(frame: &mut P, udp: &Udp) -> [u8
 /// Bytes of no class.
 const UNCLASSED: [u8; 2] = [0xff; 2];
 
-type Found<F> = Option<((Direction, u32), <F as Family>::Route)>;
+type Found<F> = Option<(Record, <F as Family>::Route)>;
 
 /// The record of a datagram. Our source ports and the ports of services never meet, so the port tells the direction.
 #[inline(always)]
@@ -234,24 +239,20 @@ fn find<F: Family>(
     facts: &Facts,
     tables: &impl Records<F>,
 ) -> Result<Found<F>, Reason> {
-    let record = if is_from_origin {
-        let base = tables.block(key);
-        base.map(|base| (Direction::ToClient, base.wrapping_add(key.row_in_block())))
-    } else {
-        tables.find(key).map(|row| (Direction::ToOrigin, row))
-    };
-    let Some((direction, row)) = record else { return Ok(None) };
-    let Some(route) = tables.route(direction, row) else { return Ok(None) };
+    let direction = if is_from_origin { Direction::ToClient } else { Direction::ToOrigin };
+    let Some(place) = tables.find(direction, key) else { return Ok(None) };
+    let record = (direction, place);
+    let Some(route) = tables.route(record) else { return Ok(None) };
     // A row may have changed hands since it was found.
     if *route.key() != *key {
         return Ok(None);
     }
     let head = route.head();
-    let is_expired = tables.idle(direction, row).is_some_and(|idle| idle.is_expired(facts.now));
+    let is_expired = tables.idle(record).is_some_and(|idle| idle.is_expired(facts.now));
     if head.state() == FlowState::Forward && is_expired {
         return Err(Reason::Expired);
     }
-    Ok((head.state() != FlowState::Free).then_some(((direction, row), route)))
+    Ok((head.state() != FlowState::Free).then_some((record, route)))
 }
 
 /// The row that `is_wanted` among those that the map of `home` names.

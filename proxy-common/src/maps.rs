@@ -104,10 +104,10 @@ pub const fn to_client_rows(flows: u32) -> u32 {
     flows.saturating_mul(2).next_multiple_of(BLOCK_ROWS) + 16 * BLOCK_ROWS
 }
 
-/// Rows of the table of blocks of such a table: at most a quarter are in use, because a block that finds no row among
-/// eight keeps the kernel from 256 ports.
+/// Rows of the table of blocks of such a table: at most a sixteenth are in use, because a block that finds no row
+/// among eight keeps the kernel from 256 ports.
 pub const fn block_rows(to_client_rows: u32) -> u32 {
-    (to_client_rows / BLOCK_ROWS).saturating_mul(4).next_power_of_two()
+    (to_client_rows / BLOCK_ROWS).saturating_mul(16).next_power_of_two()
 }
 
 /// Names and places of all fields of all map types; it changes only together with [`ABI_VERSION`].

@@ -4,6 +4,7 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 mod maps;
+mod records;
 mod tc;
 mod xdp;
 

@@ -15,7 +15,10 @@ use proxy_common::{
     wire::{Headers, Ipv4},
 };
 
-use crate::maps::{KernelTables, Maps, count_flow, count_reason, note_arrival, now};
+use crate::{
+    maps::{KernelTables, count_reason, note_arrival, now},
+    records::{Maps, count_flow},
+};
 
 #[inline(always)]
 pub(crate) fn forward(ctx: &TcContext) -> i32 {

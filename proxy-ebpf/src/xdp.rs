@@ -15,7 +15,10 @@ use proxy_common::{
     verdict::{Engine, Reason, Verdict},
 };
 
-use crate::maps::{KernelTables, Maps, count_flow, count_reason, now};
+use crate::{
+    maps::{KernelTables, count_reason, now},
+    records::{Maps, count_flow},
+};
 
 #[inline(always)]
 pub(crate) fn forward(ctx: &XdpContext) -> u32 {

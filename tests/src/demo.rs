@@ -6,7 +6,6 @@ mod chart;
 mod counters;
 mod files;
 mod host_link;
-mod interrupt;
 mod numbers;
 mod performer;
 mod promises;
@@ -25,10 +24,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use crate::interrupt::{Interrupt, Interrupted};
 use crate::netns::PREFIX;
 use crate::proxy::Engine;
 use crate::residue::{Places, Residue};
-use interrupt::{Interrupt, Interrupted};
+
 use report::Report;
 
 /// What is shown.

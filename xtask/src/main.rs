@@ -2,6 +2,7 @@
 //!
 //! Builds run as the user; only what needs it, installing packages and touching the kernel, runs as root.
 
+mod bench;
 mod demo;
 mod packages;
 mod privilege;
@@ -29,6 +30,8 @@ enum Command {
     Test(test::Args),
     /// Check the rules of the code base that no compiler checks
     Tidy(tidy::Args),
+    /// Measure what the proxy promises to be fast
+    Bench(bench::Args),
     /// Show the whole thing on one machine
     Demo(demo::Args),
 }
@@ -50,6 +53,7 @@ fn run(command: Command) -> Result<()> {
         Command::Run(args) => run::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Tidy(args) => tidy::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Demo(args) => demo::run(&args),
     }
 }

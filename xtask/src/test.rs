@@ -73,9 +73,10 @@ fn lint_programs() -> Result<()> {
     let flags = ["--cfg=bpf_target_arch=\"x86_64\"", "--deny=warnings"].join("\u{1f}");
     // Dependencies are only looked at here: optimising them would take minutes.
     let unoptimised = "profile.dev.package.\"*\".opt-level=0";
-    let mut command =
-        cargo([channel.as_str(), tool, "--config", unoptimised, "--package", "proxy-ebpf", "--bins"]);
-    command.args(["--target", "bpfel-unknown-none"]).env("CARGO_ENCODED_RUSTFLAGS", flags);
+    let mut command = cargo([channel.as_str(), tool, "--config", unoptimised, "--bins"]);
+    command
+        .args(["--package", "proxy-ebpf", "--package", "bench-ebpf", "--target", "bpfel-unknown-none"])
+        .env("CARGO_ENCODED_RUSTFLAGS", flags);
     if toolchain == BpfToolchain::Nightly {
         command.arg("-Zbuild-std=core");
     }

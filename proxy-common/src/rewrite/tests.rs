@@ -77,7 +77,7 @@ fn assert_checksums(frame: &[u8]) {
 
 fn forward<F: Family>(rewrite: Endpoints<F::Addr>, egress: Egress) -> Forward<F> {
     let count = Count { packets: 1, bytes: 0, check: false, alert: false };
-    Forward { rewrite, egress, record: (Direction::ToOrigin, 0), count }
+    Forward { rewrite, egress, record: (Direction::ToOrigin, crate::forward::Place(0)), count }
 }
 
 fn redirect() -> Egress {

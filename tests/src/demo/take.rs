@@ -6,12 +6,12 @@ use anyhow::Result;
 
 use super::cast::{Cast, Seen};
 use super::host_link::HostLink;
-use super::interrupt::{Interrupt, Interrupted};
 use super::report::{Circumstances, Report, streams};
 use super::sample::{Cpu, Window};
 use super::stage::Stage;
 use super::watch::{Phase, Watch};
 use super::{Plan, say};
+use crate::interrupt::{Interrupt, Interrupted};
 use crate::netns::Routed;
 use crate::proxy::Engine;
 

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::interrupt::Interrupt;
 use super::numbers::{cpu, grouped, megabits};
 use super::sample::{Cpu, Sample, Window};
 use super::say;
 use super::stage::Stage;
+use crate::interrupt::Interrupt;
 use crate::proxy::Engine;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -5,13 +5,19 @@ use serde::Deserialize;
 
 use crate::shell::{self, cargo};
 
-/// Each crate of ours with the crates of ours it may name; `proxy-ebpf` is a build dependency, for its object.
+/// Each crate of ours with the crates of ours it may name; `proxy-ebpf` and `bench-ebpf` are build dependencies, for their
+/// objects.
 const ARROWS: &[(&str, &[&str])] = &[
     ("proxy-common", &[]),
     ("proxy-ebpf", &["proxy-common"]),
     ("proxy-protocol", &["proxy-common"]),
     ("proxy-userspace", &["proxy-common", "proxy-protocol", "proxy-ebpf"]),
-    ("integration-tests", &["proxy-common", "proxy-protocol", "proxy-userspace"]),
+    ("bench-tables", &["proxy-common"]),
+    ("bench-ebpf", &["bench-tables", "proxy-common"]),
+    (
+        "integration-tests",
+        &["bench-ebpf", "bench-tables", "proxy-common", "proxy-protocol", "proxy-userspace"],
+    ),
     ("xtask", &[]),
 ];
 
@@ -60,7 +66,8 @@ impl Dependency {
     fn is_allowed(&self, package: &Package, allowed: &[&str]) -> bool {
         let is_built = self.kind.as_deref() != Some("dev");
         if self.path.is_some() {
-            let embeds_object = self.name == "proxy-ebpf" && package.name == "proxy-userspace";
+            // The programs' crates bring functions that must not replace the host's, such as `memset`.
+            let embeds_object = ["proxy-ebpf", "bench-ebpf"].contains(&self.name.as_str());
             return allowed.contains(&self.name.as_str())
                 && (!embeds_object || self.kind.as_deref() == Some("build"));
         }
@@ -94,6 +101,8 @@ mod tests {
     fn the_programs_are_embedded_and_never_linked() {
         assert_eq!(breaches_of("proxy-userspace", dependency("proxy-ebpf", Some("build"), true)), 0);
         assert_eq!(breaches_of("proxy-userspace", dependency("proxy-ebpf", None, true)), 1);
+        assert_eq!(breaches_of("integration-tests", dependency("bench-ebpf", Some("build"), true)), 0);
+        assert_eq!(breaches_of("integration-tests", dependency("bench-ebpf", None, true)), 1);
     }
 
     #[test]

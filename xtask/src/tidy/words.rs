@@ -25,6 +25,7 @@ const UNSAFE_HOMES: &[&str] = &[
     "proxy-ebpf/src/xdp.rs",
     "proxy-ebpf/src/tc.rs",
     "proxy-ebpf/src/maps.rs",
+    "proxy-ebpf/src/records.rs",
     "proxy-common/src/packet.rs",
     "proxy-common/src/wire.rs",
     "proxy-common/src/flow.rs",
@@ -33,6 +34,13 @@ const UNSAFE_HOMES: &[&str] = &[
     "proxy-userspace/src/net/namespace.rs",
     "proxy-userspace/src/net/splice.rs",
     "proxy-userspace/src/net/udp",
+    "tests/bench-ebpf/src",
+    "tests/bench-tables/src",
+    "tests/src/layouts/mapping.rs",
+    // Advice on how memory is mapped.
+    "tests/src/layouts/memory.rs",
+    // Signals, clocks and priorities of threads, which no crate names.
+    "tests/src/layouts/thread.rs",
     // Commands of the bpf system call that no crate has.
     "tests/src/links.rs",
     // Socket options of a sender that no crate names.

@@ -1,7 +1,7 @@
 //! Which rows towards the client belong to which origin, source address and high byte of a source port.
 //!
-//! The table is searched as that of records towards the origin is, see [`super::to_origin`]: blocks are in the row that
-//! their hash names or in one of the next ones, and that row has a map of them. Being named is all that makes a row a
+//! The table is searched as that of records towards the origin is, see [`super::to_origin`]: blocks are in their home row
+//! or in one of the next ones, and the home has a map of them. Homes of neighbouring ports are neighbours. Being named is all that makes a row a
 //! block, so this process needs no memory of what the table holds, nor would the next one.
 
 use std::marker::PhantomData;
@@ -84,8 +84,7 @@ impl<F: Records, R: Rows> Blocks<F, R> {
     }
 
     fn home(&self, key: &Endpoints<F::Addr>) -> u32 {
-        // The low half names the row, as in the programs.
-        key.hash(self.seed) as u32 & self.mask()
+        key.block_home(self.seed) & self.mask()
     }
 
     /// The first row that may be written for a key of this home, and how far it is.
@@ -131,9 +130,11 @@ mod tests {
         Blocks::new(Memory::new(block_rows(BLOCKS * BLOCK_ROWS), size_of::<BlockV4>() / 8), 0x5eed)
     }
 
-    fn key(origin: u32) -> Endpoints<U32> {
-        let (src, dst) = (U32::new(0x0a00_0000 + origin), U32::new(0x0a01_0001));
-        Endpoints { src, dst, src_port: 8000.into(), dst_port: 0xef00.into() }
+    /// Eight blocks of neighbouring ports for each origin.
+    fn key(n: u32) -> Endpoints<U32> {
+        let (src, dst) = (U32::new(0x0a00_0000 + n / 8), U32::new(0x0a01_0001));
+        let high = 0xee + u8::try_from(n % 8).unwrap();
+        Endpoints { src, dst, src_port: 8000.into(), dst_port: u16::from_be_bytes([high, 0]).into() }
     }
 
     #[derive(Clone, Copy, Debug)]

@@ -11,7 +11,7 @@ use aya::{
 use proxy_common::{
     family::{Family, V4, V6},
     flow::{Direction, Endpoints, Hashing, Idle, NextHop, Ownership, Policing, ServiceKey},
-    forward::{self, Budget},
+    forward::{self, Budget, Place, Record},
     maps,
 };
 
@@ -116,23 +116,28 @@ impl forward::Tables for KernelDatapath {
 macro_rules! records {
     ($family:ident, $flows:ident) => {
         impl forward::Records<$family> for KernelDatapath {
-            fn route(&self, direction: Direction, row: u32) -> Option<<$family as Family>::Route> {
-                Some(self.tables.$flows.route(direction, row))
+            fn find(
+                &self,
+                direction: Direction,
+                key: &Endpoints<<$family as Family>::Addr>,
+            ) -> Option<Place> {
+                let row = self.tables.$flows.find(direction, key)?;
+                Some(Place(u64::from(row)))
             }
 
-            fn idle(&self, direction: Direction, row: u32) -> Option<Idle> {
-                Some(self.tables.$flows.idle(direction, row))
+            fn route(&self, (direction, place): Record) -> Option<<$family as Family>::Route> {
+                Some(self.tables.$flows.route(direction, row(place)?))
             }
 
-            fn block(&self, key: &Endpoints<<$family as Family>::Addr>) -> Option<u32> {
-                self.tables.$flows.find_block(key)
-            }
-
-            fn find(&self, key: &Endpoints<<$family as Family>::Addr>) -> Option<u32> {
-                self.tables.$flows.find_forward(key)
+            fn idle(&self, (direction, place): Record) -> Option<Idle> {
+                Some(self.tables.$flows.idle(direction, row(place)?))
             }
         }
     };
+}
+
+fn row(Place(row): Place) -> Option<u32> {
+    u32::try_from(row).ok()
 }
 
 records!(V4, v4);

@@ -203,13 +203,12 @@ where
         Idle::from_word(self.rows(direction).load(row, F::ROUTE_WORDS))
     }
 
-    pub(super) fn find_forward(&self, key: &Endpoints<F::Addr>) -> Option<u32> {
-        self.to_origin.find(key)
-    }
-
-    /// The first row of the block in which a datagram of an origin is looked for.
-    pub(super) fn find_block(&self, key: &Endpoints<F::Addr>) -> Option<u32> {
-        self.to_client.base(key)
+    /// The row in which the programs find this key, or look for it.
+    pub(super) fn find(&self, direction: Direction, key: &Endpoints<F::Addr>) -> Option<u32> {
+        match direction {
+            Direction::ToOrigin => self.to_origin.find(key),
+            Direction::ToClient => Some(self.to_client.base(key)? + key.row_in_block()),
+        }
     }
 
     /// The row for `key` towards the origin, and whether it is new.

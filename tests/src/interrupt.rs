@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// The person at the terminal wants the end.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Interrupted;
+pub(crate) struct Interrupted;
 
 impl fmt::Display for Interrupted {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -21,14 +21,14 @@ impl fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-/// Every wait of the demo goes through it.
+/// Every wait of a program at the terminal goes through it.
 #[derive(Debug)]
-pub(super) struct Interrupt {
+pub(crate) struct Interrupt {
     signals: mpsc::Receiver<()>,
 }
 
 impl Interrupt {
-    pub(super) fn watch() -> Result<Self> {
+    pub(crate) fn watch() -> Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (sender, signals) = mpsc::channel();
         for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
@@ -44,7 +44,7 @@ impl Interrupt {
     }
 
     /// Sleeps, or fails with [`Interrupted`].
-    pub(super) fn sleep(&self, duration: Duration) -> Result<()> {
+    pub(crate) fn sleep(&self, duration: Duration) -> Result<()> {
         match self.signals.recv_timeout(duration) {
             Err(mpsc::RecvTimeoutError::Timeout) => Ok(()),
             Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => Err(Interrupted.into()),

@@ -1,0 +1,43 @@
+//! `cargo xtask bench`: measurements, as programs of the test package that are built in release mode and run as root.
+
+use anyhow::Result;
+
+use crate::{privilege, setup, shell};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// What is measured
+    #[arg(value_enum, default_value = "layout")]
+    subject: Subject,
+    /// Measure less, for a first impression
+    #[arg(long)]
+    quick: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Subject {
+    /// The kernel tables, against other layouts and against a bare redirect
+    Layout,
+    /// The relay in userspace, against a plain one
+    Relay,
+}
+
+impl Subject {
+    fn program(self) -> &'static str {
+        match self {
+            Self::Layout => "bench-layout",
+            Self::Relay => "bench-relay",
+        }
+    }
+}
+
+/// Runs the command; fails if what was measured is not good enough.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    setup::install(&[setup::Part::Build])?;
+    let program = args.subject.program();
+    shell::announce(format!("building {program} in release mode"));
+    let path = shell::release_binary("integration-tests", program)?;
+    shell::announce(format!("running {program}: on a machine that does nothing else the figures mean more"));
+    let mut command = privilege::as_root(&path, "loading kernel programs and making network namespaces")?;
+    shell::check(command.args(args.quick.then_some("--quick")))
+}
