@@ -11,6 +11,7 @@
 mod candidate;
 mod churn;
 mod fill;
+pub mod flood;
 mod flows;
 mod generator;
 mod mapping;

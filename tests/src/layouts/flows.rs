@@ -155,6 +155,8 @@ pub(super) fn check(
 const REDIRECT: u32 = 4;
 const SAMPLES: usize = 64;
 const ETHERNET_HEADER: usize = 14;
+/// Where the payload begins.
+pub(super) const HEADERS: usize = ETHERNET_HEADER + 20 + 8;
 const IP_HEADER: u16 = 20;
 const UDP: u8 = 17;
 

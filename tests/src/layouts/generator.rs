@@ -26,6 +26,7 @@ use super::{
     site::{Device, Site, link},
     thread as threads,
 };
+use crate::netns::Direct;
 
 const BATCH: u32 = 64;
 /// More frames than a measurement has time for.
@@ -44,6 +45,7 @@ pub(super) enum End {
 pub(super) struct Generator {
     end: End,
     device: Device,
+    frame: Arc<[u8]>,
     tuples: u64,
     sent: object::Counter,
     ebpf: Arc<Ebpf>,
@@ -52,36 +54,48 @@ pub(super) struct Generator {
 
 impl Generator {
     pub(super) fn new(site: &Site, end: End, tuples: &[Tuple]) -> Result<Self> {
-        let count = u32::try_from(tuples.len())?;
-        let (device, peer) = match end {
+        let ends = match end {
             End::Client => (site.client, site.left),
             End::Origin => (site.origin, site.right),
         };
+        let frame = flows::frame(&flows::template(&Tuple::default()));
+        Self::between(end, ends, frame, tuples.iter().map(flows::template).collect())
+    }
+
+    /// Sends `frame` by a device to its peer, with each of the templates in it in turn.
+    pub(super) fn between(
+        end: End,
+        (device, peer): (Device, Device),
+        frame: Vec<u8>,
+        templates: Vec<Template>,
+    ) -> Result<Self> {
+        let count = u32::try_from(templates.len())?;
         let addresses = link(device, peer);
         let mut ebpf = object::load(object::GENERATOR, |loader: &mut EbpfLoader<'_>| {
             loader.override_global("COUNT", &count, true).override_global("LINK", &addresses, true);
             loader.map_max_entries("TEMPLATES", count);
         })?;
-        let mut templates = Mapping::of(&mut ebpf, "TEMPLATES")?;
-        for (row, tuple) in templates.rows().iter_mut().zip(tuples) {
-            *row = flows::template(tuple);
-        }
+        let mut rows = Mapping::of(&mut ebpf, "TEMPLATES")?;
+        rows.rows().iter_mut().zip(templates).for_each(|(row, template)| *row = template);
         let sent = object::Counter::of(&mut ebpf, "SENT")?;
-        Ok(Self { end, device, tuples: u64::from(count), sent, ebpf: Arc::new(ebpf), _templates: templates })
+        let (ebpf, frame) = (Arc::new(ebpf), frame.into());
+        Ok(Self { end, device, frame, tuples: u64::from(count), sent, ebpf, _templates: rows })
     }
 
     /// Starts making frames on a CPU.
-    pub(super) fn start(&self, site: &Site, cpu: usize) -> Running {
+    pub(super) fn start(&self, network: &Direct, cpu: usize) -> Running {
         let namespace = match self.end {
-            End::Client => &site.network.client,
-            End::Origin => &site.network.origin,
+            End::Client => &network.client,
+            End::Origin => &network.origin,
         };
-        let (ebpf, device) = (Arc::clone(&self.ebpf), self.device);
+        let (ebpf, device, frame) = (Arc::clone(&self.ebpf), self.device, Arc::clone(&self.frame));
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let thread = namespace.enter(|| {
-            thread::spawn(move || threads::pin_this_one(cpu).and_then(|()| make(&ebpf, device, &stopped)))
-        });
+        let make = move || {
+            threads::pin_this_one(cpu)?;
+            make(&ebpf, &frame, device, &stopped)
+        };
+        let thread = namespace.enter(|| thread::spawn(make));
         Running { stop, thread: Some(thread) }
     }
 
@@ -96,14 +110,13 @@ impl Generator {
     }
 }
 
-fn make(ebpf: &Ebpf, device: Device, stop: &AtomicBool) -> Result<()> {
+fn make(ebpf: &Ebpf, frame: &[u8], device: Device, stop: &AtomicBool) -> Result<()> {
     let program: &Xdp = ebpf.program("generate").context("the object has no generator")?.try_into()?;
-    let frame = flows::frame(&flows::template(&Tuple::default()));
-    let context = context(&frame, device)?;
+    let context = context(frame, device)?;
     while !stop.load(Ordering::Relaxed) {
         let attrs = TestRunAttrs::new().xdp_live_frames(BATCH);
         let run = program.test_run(TestRunOptions {
-            data_in: Some(&frame),
+            data_in: Some(frame),
             ctx_in: Some(&context),
             repeat: ENDLESS,
             attrs,

@@ -195,7 +195,7 @@ fn observe(
     interrupt: &Interrupt,
 ) -> Result<(Duration, [u64; 2])> {
     let running: Vec<_> =
-        generators.iter().zip(0..).map(|(generator, cpu)| generator.start(site, cpu)).collect();
+        generators.iter().zip(0..).map(|(generator, cpu)| generator.start(&site.network, cpu)).collect();
     let look = || -> Result<_> {
         let time = running.iter().map(Running::time).sum::<Result<Duration>>()?;
         let sent = generators.iter().map(|generator| generator.sent()).sum::<Result<u64>>()?;

@@ -91,7 +91,7 @@ impl Sink {
     }
 }
 
-fn device(namespace: &Namespace, name: &str) -> Result<Device> {
+pub(super) fn device(namespace: &Namespace, name: &str) -> Result<Device> {
     let links: Value = serde_json::from_str(&namespace.ip(&["-json", "link", "show", "dev", name])?)?;
     let text = |key| links[0][key].as_str().with_context(|| format!("ip says no {key} of {name}"));
     let ifindex = links[0]["ifindex"].as_u64().with_context(|| format!("ip says no index of {name}"))?;
