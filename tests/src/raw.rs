@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use parking_lot::Mutex;
 use proxy_protocol::stun::{Class, Message, MessageBuilder, Method, TransactionId};
-use proxy_userspace::net::udp::{Meta, RecvBatch, Transmit, UdpSocket};
+use proxy_userspace::net::udp::{Burst, Meta, RecvBatch, SendBatch, Transmit, UdpSocket};
 use rustix::net::sockopt::{
     Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_mtu_discover,
 };
@@ -77,6 +77,18 @@ impl Endpoint {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.socket.local_addr()
+    }
+
+    /// Sends datagrams of `segment` bytes each as one run, which the kernel cuts as late as it can.
+    ///
+    /// # Errors
+    /// When the socket refuses.
+    pub fn send_run(&self, run: &[u8], segment: usize, to: SocketAddr) -> Result<()> {
+        let transmit = Transmit { payload: run, peer: to, local_ip: None, traffic_class: 0 };
+        let (mut taken, burst) = (true, Burst { transmit, segment });
+        self.socket.send_batch(&mut SendBatch::default(), std::iter::once(burst), |sent| taken &= sent.taken);
+        ensure!(taken, "the socket refused a run");
+        Ok(())
     }
 
     /// Sends a datagram.

@@ -12,8 +12,8 @@ use std::{
 use integration_tests::{
     case::Case,
     in_cases,
-    netns::{Direct, Namespace, Routed},
-    proxy::{Proxy, Status},
+    netns::{Direct, Family, Namespace, Routed},
+    proxy::{Engine, Proxy, Status},
     raw::{self, Endpoint, RawOrigin, RawSession},
     residue,
 };
@@ -234,9 +234,7 @@ fn a7_a_client_is_told_what_fits_the_origins_leg_and_its_datagram_arrives(case: 
     let network = Direct::with_origin_mtu(SMALL_MTU).unwrap();
     let site = Site::start(&direct(&network), case);
     let (client, to) = (site.client(), site.session.proxy);
-    client.send(&long(case, 1), to, 0).unwrap();
-    arrives(site.media(), &long(case, 1));
-    is_told(&site.at_client, site.version, (to, site.too_big()), (client.address(), to));
+    is_told_what_fits(&site, (client, &site.at_client), to, site.media());
     client.send(&long(case, 2), to, 0).unwrap();
     arrives(site.media(), &long(case, 2));
     goes_on(&site, client, to, site.media());
@@ -249,13 +247,65 @@ fn a7_an_origin_is_told_what_fits_the_clients_leg_and_its_datagram_arrives(case:
     shrink(&network.proxy, "eth0");
     let site = Site::start(&direct(&network), case);
     let (media, to) = (site.media(), site.source);
-    media.send(&long(case, 1), to, 0).unwrap();
-    arrives(site.client(), &long(case, 1));
-    is_told(&site.at_origin, site.version, (to, site.too_big()), (media.address(), to));
+    is_told_what_fits(&site, (media, &site.at_origin), to, site.client());
     media.send(&long(case, 2), to, 0).unwrap();
     arrives(site.client(), &long(case, 2));
     goes_on(&site, media, to, site.client());
     site.finish(&network.proxy);
+}
+
+/// Datagrams are looked at as they come after one did not fit: the first arrives, and a later one is told of, too.
+#[track_caller]
+fn is_told_what_fits(
+    site: &Site<'_>,
+    (sender, socket): (&Endpoint, &UdpSocket),
+    to: SocketAddr,
+    receiver: &Endpoint,
+) {
+    let told = (1..30).find_map(|number| {
+        sender.send(&long(site.case, number), to, 0).unwrap();
+        arrives(receiver, &long(site.case, number));
+        next_error(socket, site.version, Duration::from_millis(100))
+    });
+    let (by, cause, from, whom) = told.expect("an error comes");
+    assert_eq!((by.ip(), cause, from, whom), (to.ip(), site.too_big(), sender.address(), to));
+}
+
+/// Watching costs every UDP datagram of the host.
+#[test]
+fn a7_datagrams_are_watched_only_while_some_do_not_fit() {
+    let case = Case { engine: Engine::Userspace, family: Family::V6 };
+    const SHORT: usize = 1200;
+    let network = Direct::with_origin_mtu(SMALL_MTU).unwrap();
+    let site = Site::start(&direct(&network), case);
+    let (client, to) = (site.client(), site.session.proxy);
+    let what_fits = &long(case, 1)[..case.family.largest_payload(SMALL_MTU)];
+    for _ in 0..5 {
+        client.send(what_fits, to, 0).unwrap();
+        arrives(site.media(), what_fits);
+        // One message to the relay, of datagrams that all fit.
+        client.send_run(&[0x80; 8 * SHORT], SHORT, to).unwrap();
+        (0..8).for_each(|_| arrives(site.media(), &[0x80; SHORT]));
+        sleep(Duration::from_millis(50));
+        assert_eq!(watching(&network.proxy), 0);
+    }
+    is_told_what_fits(&site, (client, &site.at_client), to, site.media());
+    assert_eq!(watching(&network.proxy), 2, "of either version");
+    let end = Instant::now() + Duration::from_secs(60);
+    while watching(&network.proxy) > 0 {
+        assert!(Instant::now() < end, "watched for more than a minute");
+        sleep(AGAIN);
+    }
+    site.finish(&network.proxy);
+}
+
+/// Raw sockets that see UDP.
+fn watching(namespace: &Namespace) -> usize {
+    let sockets = |file| namespace.run("cat", &[format!("/proc/thread-self/net/{file}")]).unwrap();
+    let of_udp = |line: &&str| {
+        line.split_ascii_whitespace().nth(1).is_some_and(|protocol| protocol.ends_with(":0011"))
+    };
+    ["raw", "raw6"].into_iter().map(|file| sockets(file).lines().filter(of_udp).count()).sum()
 }
 
 /// What fits stays where the case puts it.

@@ -301,9 +301,11 @@ fn a7_a_route_with_a_smaller_mtu_limits_the_next_hop() {
     });
     assert!(wire.takes_the_kernel(1272), "what fits is forwarded");
     network.proxy.ip(&["route", "delete", &host]).unwrap();
-    // The client was told what fits, and would go on to send fragments for ten minutes.
-    network.client.sysctl("net.ipv4.route.flush", "1").unwrap();
-    wait_until("the device's MTU counts again", PATIENCE, || wire.takes_the_kernel(1372));
+    wait_until("the device's MTU counts again", PATIENCE, || {
+        // The client was told what fits, and would go on to send fragments for ten minutes.
+        network.client.sysctl("net.ipv4.route.flush", "1").unwrap();
+        wire.takes_the_kernel(1372)
+    });
     assert_eq!(wire.proxy.status().unwrap().totals.offloaded, 1);
 }
 

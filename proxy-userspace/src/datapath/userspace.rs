@@ -32,6 +32,7 @@ use crate::{
 
 mod counters;
 mod errors;
+mod long;
 mod outbox;
 mod peer;
 mod placement;
@@ -43,6 +44,7 @@ mod worker;
 use counters::Counters;
 pub use counters::RelayTotals;
 use errors::Errors;
+use long::LongDatagrams;
 use peer::{Peer, SourceSocket};
 pub use placement::Placement;
 pub use sockets::Sockets;
@@ -56,6 +58,7 @@ struct Shared {
     counters: Counters,
     clock: Clock,
     events: mpsc::Sender<Event>,
+    long: LongDatagrams,
     /// Opened once and kept: the port must answer for stragglers of a session that ended.
     sources: Mutex<HashMap<SocketAddr, Arc<SourceSocket>>>,
 }
@@ -123,6 +126,7 @@ impl Relay {
             counters: Counters::default(),
             clock: Clock(Instant::now()),
             events,
+            long: LongDatagrams::new()?,
             sources: Mutex::default(),
         });
         let workers = listeners

@@ -10,7 +10,7 @@ use std::{
     collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::OwnedFd,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -19,17 +19,23 @@ use std::{
 };
 
 use proxy_protocol::icmp::{self, Cause, IcmpError, Quote, Version};
-use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 
 mod outcome;
+mod source;
 
 use outcome::{Outcome, Outcomes};
+use source::{Source, Watch, open_each};
 
-use super::{Shared, peer::Peer};
+use super::{
+    Shared,
+    long::{self, LongDatagram},
+    peer::Peer,
+};
 use crate::{
     net::{
         icmp::{FITS, errors, long_datagrams, path_mtu},
-        udp::{Meta, RecvBatch, Transmit, UdpSocket},
+        udp::{Meta, RecvBatch, Transmit},
     },
     rate_limit::{Rate, RateLimit},
     session::Tuple,
@@ -42,6 +48,12 @@ const PATHS: usize = 4096;
 /// Each error is an answer to something that anybody may send: so many to one receiver, and to all.
 const EACH: Rate = Rate { per_second: 20.0, burst: 20.0 };
 const IN_ALL: Rate = Rate { per_second: 1000.0, burst: 1000.0 };
+/// Long datagrams are watched for as long after the last one that did not fit: it costs each datagram of the host
+/// 300 ns.
+const WATCHED: Duration = Duration::from_secs(30);
+/// Sockets are named by their place: those of errors first, and behind this those that watch.
+const WATCH: u64 = 1 << 32;
+const NOTICED: u64 = u64::MAX - 1;
 const WAKE: u64 = u64::MAX;
 
 /// The sockets, and what wakes their thread.
@@ -54,27 +66,18 @@ pub(super) struct Errors {
     outcomes: Outcomes,
 }
 
-struct Source {
-    kind: Kind,
-    version: Version,
-    socket: UdpSocket,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Errors,
-    LongDatagrams,
-}
-
 /// What one thread remembers.
 struct Memory {
     limit: RateLimit<IpAddr>,
     paths: HashMap<(SocketAddr, SocketAddr), Path>,
+    noticed: Vec<LongDatagram>,
+    watch: Option<Watch>,
 }
 
 impl Memory {
     fn new() -> Self {
-        Self { limit: RateLimit::new(EACH, IN_ALL), paths: HashMap::new() }
+        let (limit, noticed) = (RateLimit::new(EACH, IN_ALL), long::room());
+        Self { limit, paths: HashMap::new(), noticed, watch: None }
     }
 }
 
@@ -92,21 +95,9 @@ impl Errors {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         epoll::add(&epoll, &wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
-        let mut sources = Vec::new();
-        for version in [Version::V4, Version::V6] {
-            for kind in [Kind::Errors, Kind::LongDatagrams] {
-                match kind.open(version) {
-                    Ok(socket) => sources.push(Source { kind, version, socket }),
-                    // A host without IPv6.
-                    Err(error) if error.raw_os_error() == Some(NO_FAMILY) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        for (at, source) in (0..).zip(&sources) {
-            let data = epoll::EventData::new_u64(at);
-            epoll::add(&epoll, source.socket.as_fd(), data, epoll::EventFlags::IN)?;
-        }
+        let noticed = epoll::EventData::new_u64(NOTICED);
+        epoll::add(&epoll, shared.long.wake(), noticed, epoll::EventFlags::IN)?;
+        let sources = open_each(&epoll, 0, errors)?;
         Ok(Self {
             shared,
             epoll,
@@ -139,10 +130,11 @@ impl Errors {
 
     pub(super) fn run(&self) {
         let (mut batch, mut memory) = (RecvBatch::one(), Memory::new());
-        let mut ready = Vec::with_capacity(self.sources.len() + 1);
+        let mut ready = Vec::with_capacity(READY);
         while !self.stopping.load(Relaxed) {
             ready.clear();
-            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut ready), None) {
+            let patience = memory.watch.as_ref().map(|_| &SECOND);
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut ready), patience) {
                 Ok(_) => ready.iter().for_each(|event| self.serve(event.data.u64(), &mut batch, &mut memory)),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => {
@@ -150,20 +142,54 @@ impl Errors {
                     return;
                 }
             }
+            memory.watch.take_if(|watch| watch.until < Instant::now());
         }
     }
 
     fn serve(&self, ready: u64, batch: &mut RecvBatch, memory: &mut Memory) {
-        let Some(source) = usize::try_from(ready).ok().and_then(|at| self.sources.get(at)) else { return };
+        if ready == NOTICED {
+            return self.watch_if_needed(memory);
+        }
+        let (at, watch) = (usize::try_from(ready % WATCH).ok(), memory.watch.as_ref());
+        let is_watch = ready >= WATCH;
+        let sources = if is_watch { watch.map(|watch| &watch.sources) } else { Some(&self.sources) };
+        let Some(source) = sources.zip(at).and_then(|(sources, at)| sources.get(at)) else { return };
+        let version = source.version;
         if source.socket.receive(batch).is_err() {
             return;
         }
         for (meta, bytes) in batch.iter() {
-            let outcome = match source.kind {
-                Kind::Errors => Some(self.error(source.version, bytes, memory)),
-                Kind::LongDatagrams => self.long_datagram(source.version, meta, bytes, memory),
+            let outcome = if is_watch {
+                self.long_datagram(version, meta, bytes, memory)
+            } else {
+                Some(self.error(version, bytes, memory))
             };
             outcome.into_iter().for_each(|outcome| self.outcomes.count(outcome));
+        }
+    }
+
+    /// Sees the next long datagrams as they come, if one of those that workers noticed did not fit.
+    fn watch_if_needed(&self, memory: &mut Memory) {
+        let mut noticed = std::mem::take(&mut memory.noticed);
+        self.shared.long.take(&mut noticed);
+        let does_not_fit = |datagram: &LongDatagram, memory: &mut Memory| {
+            let path = self.path(datagram.from, datagram.to, memory);
+            path.is_some_and(|path| datagram.length() > path.fits as usize)
+        };
+        if noticed.iter().any(|datagram| does_not_fit(datagram, memory)) {
+            self.watch(memory);
+        }
+        memory.noticed = noticed;
+    }
+
+    fn watch(&self, memory: &mut Memory) {
+        let until = Instant::now() + WATCHED;
+        match &mut memory.watch {
+            Some(watch) => watch.until = until,
+            None => match open_each(&self.epoll, WATCH, long_datagrams) {
+                Ok(sources) => memory.watch = Some(Watch { sources, until }),
+                Err(error) => tracing::debug!(%error, "long datagrams cannot be seen as they come"),
+            },
         }
     }
 
@@ -258,7 +284,7 @@ impl Errors {
         if memory.limit.take(to, Instant::now()).is_err() {
             return Outcome::Limited;
         }
-        let is_meant = |source: &&Source| source.kind == Kind::Errors && source.version == Version::of(to);
+        let is_meant = |source: &&Source| source.version == Version::of(to);
         let Some(source) = self.sources.iter().find(is_meant) else { return Outcome::Unsent };
         let transmit = Transmit {
             payload: message,
@@ -276,19 +302,11 @@ impl Errors {
     }
 }
 
-/// `EAFNOSUPPORT`.
-const NO_FAMILY: i32 = 97;
+/// Events taken by one wait.
+const READY: usize = 8;
+const SECOND: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// RFC 1812, section 4.3.2.5: the precedence of ICMP errors.
 const INTERNETWORK_CONTROL: u8 = 0xc0;
-
-impl Kind {
-    fn open(self, version: Version) -> io::Result<UdpSocket> {
-        match self {
-            Self::Errors => errors(version),
-            Self::LongDatagrams => long_datagrams(version),
-        }
-    }
-}
 
 /// Over IPv6 a raw socket tells a datagram from behind the IP header.
 fn with_header(version: Version, meta: Meta, bytes: &[u8]) -> Option<Vec<u8>> {

@@ -17,7 +17,10 @@ use proxy_protocol::{
     stun::TransactionId,
 };
 
-use super::sharded::{self, Hasher};
+use super::{
+    long::LastLong,
+    sharded::{self, Hasher},
+};
 use crate::{
     net::udp::UdpSocket,
     session::{SessionId, Tuple},
@@ -51,6 +54,8 @@ pub(super) struct Peer {
     heard: AtomicU64,
     to_origin: AtomicU64,
     to_client: AtomicU64,
+    pub(super) long_to_origin: LastLong,
+    pub(super) long_to_client: LastLong,
 }
 
 /// A tuple bound to a session.
@@ -120,6 +125,8 @@ impl Peer {
             heard: AtomicU64::new(now),
             to_origin: AtomicU64::new(0),
             to_client: AtomicU64::new(0),
+            long_to_origin: LastLong::default(),
+            long_to_client: LastLong::default(),
         }
     }
 

@@ -166,9 +166,9 @@ impl Worker {
             if take(&source.socket, desk).is_none() {
                 return;
             }
-            let Desk { batch, outbox, .. } = &mut *desk;
+            let Desk { batch, outbox, now } = &mut *desk;
             for arrival in batch.arrivals(before) {
-                self.take_from_origin(source, arrival, outbox);
+                self.take_from_origin(source, arrival, outbox, *now);
             }
             if !desk.batch.is_full() {
                 return;
@@ -196,6 +196,8 @@ impl Worker {
             match &bound {
                 Some(bound) => {
                     self.note(bound, class, meta, now);
+                    let ends = (tuple.client, tuple.local);
+                    self.shared.long.notice(&bound.peer.long_to_origin, payload.len(), now, ends);
                     let counted = bound.peer.is_active(bound.leg.tuple);
                     let route = Route::ToOrigin { peer: Arc::clone(&bound.peer), counted };
                     outbox.queue(route, meta.traffic_class, span);
@@ -247,7 +249,7 @@ impl Worker {
         }
     }
 
-    fn take_from_origin(&self, source: &SourceSocket, arrival: Arrival<'_>, outbox: &mut Outbox) {
+    fn take_from_origin(&self, source: &SourceSocket, arrival: Arrival<'_>, outbox: &mut Outbox, now: u64) {
         let meta = arrival.meta;
         let peer = source.peer(meta.peer);
         for (payload, span) in arrival.datagrams() {
@@ -258,6 +260,8 @@ impl Worker {
             if peer.is_first_answer() {
                 self.tell(Event::Answered(peer.session));
             }
+            let ends = (meta.peer, source.socket.local_addr());
+            self.shared.long.notice(&peer.long_to_client, payload.len(), now, ends);
             match self.way_to_client(peer, payload) {
                 Ok(route) => outbox.queue(route, meta.traffic_class, span),
                 Err(reason) => self.counters.count(reason),
