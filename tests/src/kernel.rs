@@ -14,7 +14,7 @@ use proxy_common::{
 };
 use proxy_userspace::datapath::{
     Datapath as _, Egress, FlowId, FlowSpec, NextHopId, NextHopSpec,
-    kernel::{EngineChoice, KernelDatapath, KernelOptions},
+    kernel::{EngineChoice, KernelDatapath, KernelOptions, OBJECT},
 };
 
 /// The client of the bench's flow.
@@ -66,8 +66,22 @@ pub fn load(max_flows: u32, choice: EngineChoice) -> KernelDatapath {
     loaded(&KernelOptions { max_flows, max_flows_v6: max_flows, choice, ..KernelOptions::default() })
 }
 
-fn loaded(options: &KernelOptions) -> KernelDatapath {
-    KernelDatapath::load(options).unwrap_or_else(|error| {
+/// Loads the engine with other options.
+///
+/// # Panics
+/// As [`load`] does.
+#[must_use]
+pub fn loaded(options: &KernelOptions) -> KernelDatapath {
+    loaded_object(OBJECT, options)
+}
+
+/// Loads an object that is not this build's own.
+///
+/// # Panics
+/// As [`load`] does.
+#[must_use]
+pub fn loaded_object(object: &[u8], options: &KernelOptions) -> KernelDatapath {
+    KernelDatapath::load_object(object, options).unwrap_or_else(|error| {
         panic!("kernel tests need root and a BPF-capable kernel, run them with `cargo xtask test`: {error:?}")
     })
 }

@@ -24,4 +24,5 @@ pub mod raw;
 pub mod relay_bench;
 pub mod residue;
 pub mod site;
+pub mod veths;
 pub mod wire;

@@ -8,7 +8,7 @@ use crate::{
         installer::Installer,
         kernel::{
             EngineChoice, Findings, KernelDatapath, KernelOptions, LoadError, MissLimits, Pinning,
-            SessionRecords, pins,
+            SessionRecords, TcHook, pins,
         },
     },
     lifecycle::{Ledger, Startup, remains::pin_directory},
@@ -137,5 +137,6 @@ fn options(config: &Config, choice: EngineChoice, startup: &Startup) -> anyhow::
             OnStop::Drain => Pinning::Adopt(root),
         },
         takes_over: startup.takes_over(),
+        hook: TcHook::Best,
     })
 }

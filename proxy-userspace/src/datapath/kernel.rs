@@ -5,6 +5,7 @@
 
 mod attach;
 mod blocks;
+mod clsact;
 mod dry_run;
 pub mod features;
 mod filter;
@@ -48,7 +49,7 @@ pub use self::{
     session_records::SessionRecords,
 };
 use self::{
-    attach::{Attached, Links},
+    attach::{Attached, Links, Terms},
     flows::FlowRows,
     guests::Guests,
     heritage::Heritage,
@@ -88,6 +89,8 @@ pub struct KernelOptions {
     pub pinning: Pinning,
     /// Another process has the pins and is about to let go.
     pub takes_over: bool,
+    /// How TC is attached.
+    pub hook: TcHook,
 }
 
 /// How many packets without a flow come up in a second; more are dropped.
@@ -122,6 +125,7 @@ impl Default for KernelOptions {
             max_sessions: maps::SESSION_ROWS,
             pinning: Pinning::None,
             takes_over: false,
+            hook: TcHook::Best,
         }
     }
 }
@@ -136,6 +140,19 @@ pub enum EngineChoice {
     /// TC everywhere.
     Tc,
 }
+
+/// How TC programs are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TcHook {
+    /// By tcx where the kernel has it, by clsact elsewhere.
+    Best,
+    /// By clsact, as kernels before 6.6 do it.
+    Clsact,
+}
+
+/// What the kernel said when it refused an XDP program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct XdpRefusal(String);
 
 /// Why the engine could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -195,6 +212,7 @@ pub struct KernelDatapath {
     resting_hops: Resting,
     guests: Guests,
     vetoes: XdpVetoes,
+    refusal: Option<XdpRefusal>,
     ebpf: Ebpf,
     pins: Option<Pins>,
 }
@@ -225,13 +243,18 @@ macro_rules! by_family {
 impl KernelDatapath {
     /// Loads programs and tables; nothing is attached yet.
     pub fn load(options: &KernelOptions) -> Result<Self, LoadError> {
-        if OBJECT.is_empty() {
+        Self::load_object(OBJECT, options)
+    }
+
+    /// The same with an object that is not this build's own.
+    pub fn load_object(object: &[u8], options: &KernelOptions) -> Result<Self, LoadError> {
+        if object.is_empty() {
             return Err(LoadError::NoObject);
         }
         let capacity = Capacity { v4: options.max_flows.max(1), v6: options.max_flows_v6.max(1) };
         let pins = Pins::open(&options.pinning, options.takes_over)?;
-        let mut ebpf = loader(capacity, options.max_sessions, pins.as_ref()).load(OBJECT)?;
-        attach::load_programs(&mut ebpf)?;
+        let mut ebpf = loader(capacity, options.max_sessions, pins.as_ref()).load(object)?;
+        let refusal = attach::load_programs(&mut ebpf)?;
         let mut datapath = Self {
             options: options.clone(),
             attached: HashMap::new(),
@@ -245,6 +268,7 @@ impl KernelDatapath {
             resting_hops: Resting::default(),
             guests: Guests::new(options.misses.drop_unsolicited),
             vetoes: XdpVetoes::default(),
+            refusal,
             ebpf,
             pins,
         };
@@ -326,14 +350,10 @@ impl Datapath for KernelDatapath {
             return Ok(attached.attachment.clone());
         }
         let left = self.attached.remove(&ifindex).map_or_else(Links::default, Attached::into_links);
-        let attached = attach::attach(
-            &mut self.ebpf,
-            ifindex,
-            self.options.choice,
-            &self.vetoes,
-            self.pins.as_ref(),
-            left,
-        )?;
+        let KernelOptions { choice, hook, .. } = self.options;
+        let (vetoes, refusal, pins) = (&self.vetoes, self.refusal.as_ref(), self.pins.as_ref());
+        let terms = Terms { choice, hook, vetoes, refusal, pins };
+        let attached = attach::attach(&mut self.ebpf, ifindex, terms, left)?;
         let attachment = attached.attachment.clone();
         self.attached.insert(ifindex, attached);
         Ok(attachment)

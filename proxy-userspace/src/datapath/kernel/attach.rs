@@ -18,7 +18,7 @@ use proxy_common::maps;
 use rustix::net::{AddressFamily, SocketType, netdevice::index_to_name, socket};
 
 use super::{
-    EngineChoice, LoadError,
+    EngineChoice, LoadError, TcHook, XdpRefusal,
     features::{XdpFeatures, xdp_features},
     filter::Filter,
     link::{Hook, Link},
@@ -62,11 +62,10 @@ impl TcLink {
         }
     }
 
-    /// A filter of clsact is no link: whether it is there, proofs of offload tell.
     fn is_attached(&self) -> bool {
         match self {
             Self::Tcx(link) => link.is_attached(),
-            Self::Clsact(_) => true,
+            Self::Clsact(filter) => filter.is_attached(),
         }
     }
 }
@@ -129,7 +128,7 @@ impl Links {
             }
             Kind::Clsact => {
                 let name = interface_name(ifindex)?;
-                self.tc = Some(TcLink::Clsact(Filter::replace(tc(ebpf)?, &name, pin)?));
+                self.tc = Some(TcLink::Clsact(Filter::replace(tc(ebpf)?, (ifindex, &name), pin)?));
             }
         }
         Ok(())
@@ -168,13 +167,44 @@ impl XdpVetoes {
     }
 }
 
-/// Loads the programs into the kernel.
-pub(super) fn load_programs(ebpf: &mut Ebpf) -> Result<(), LoadError> {
+/// What an attachment depends on beside the interface.
+#[derive(Clone, Copy)]
+pub(super) struct Terms<'a> {
+    pub(super) choice: EngineChoice,
+    pub(super) hook: TcHook,
+    pub(super) vetoes: &'a XdpVetoes,
+    pub(super) refusal: Option<&'a XdpRefusal>,
+    pub(super) pins: Option<&'a Pins>,
+}
+
+/// Loads the programs into the kernel. TC is needed, XDP is not: kernels before 5.18 lack helpers that it calls.
+pub(super) fn load_programs(ebpf: &mut Ebpf) -> Result<Option<XdpRefusal>, LoadError> {
     let refused = |name| move |source| LoadError::Program { name, source };
+    program::<SchedClassifier>(ebpf, maps::FORWARD_TC)?.load().map_err(refused(maps::FORWARD_TC))?;
     for name in [maps::FORWARD_XDP, maps::SEND_BY_XDP] {
-        program::<Xdp>(ebpf, name)?.load().map_err(refused(name))?;
+        if let Err(error) = program::<Xdp>(ebpf, name)?.load() {
+            let refusal = XdpRefusal(said(&error));
+            tracing::warn!(program = name, reason = refusal.0, "the kernel refuses XDP: TC forwards alone");
+            return Ok(Some(refusal));
+        }
     }
-    program::<SchedClassifier>(ebpf, maps::FORWARD_TC)?.load().map_err(refused(maps::FORWARD_TC))
+    Ok(None)
+}
+
+/// Why a program was refused, in one line.
+fn said(error: &ProgramError) -> String {
+    let ProgramError::LoadError { io_error, verifier_log } = error else { return chain(error) };
+    match verdict(&verifier_log.to_string()) {
+        Some(verdict) => format!("{verdict} ({io_error})"),
+        None => io_error.to_string(),
+    }
+}
+
+/// What the verifier ends with before its figures.
+fn verdict(log: &str) -> Option<&str> {
+    const FIGURES: [&str; 3] = ["processed ", "verification time ", "stack depth "];
+    let mut lines = log.lines().map(str::trim).rev();
+    lines.find(|line| !line.is_empty() && !FIGURES.iter().any(|figures| line.starts_with(figures)))
 }
 
 fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, ProgramError> {
@@ -207,28 +237,27 @@ where
 pub(super) fn attach(
     ebpf: &mut Ebpf,
     ifindex: u32,
-    choice: EngineChoice,
-    vetoes: &XdpVetoes,
-    pins: Option<&Pins>,
+    terms: Terms<'_>,
     left: Links,
 ) -> Result<Attached, AttachError> {
     let name = interface_name(ifindex).map_err(|error| failure(&format!("#{ifindex}"), &error))?;
     let tc = match left.tc {
         Some(tc) => tc,
-        None => attach_tc(ebpf, ifindex, &name, pins)?,
+        None => attach_tc(ebpf, (ifindex, &name), terms.hook, terms.pins)?,
     };
     let device = Device {
         features: xdp_features(ifindex),
         has_default_route: has_default_route(&name),
-        veto: vetoes.of(ifindex),
+        veto: terms.vetoes.of(ifindex),
+        refusal: terms.refusal,
     };
-    let (xdp, note) = match (left.xdp, choose(choice, &device)) {
+    let (xdp, note) = match (left.xdp, choose(terms.choice, &device)) {
         (Some(link), Preference::Xdp) => (Some(link), None),
         (lost, Preference::Tc(note)) => {
             lost.into_iter().for_each(|mut link| link.unpin());
             (None, Some(note))
         }
-        (None, Preference::Xdp) => match attach_xdp(ebpf, ifindex, pins) {
+        (None, Preference::Xdp) => match attach_xdp(ebpf, ifindex, terms.pins) {
             Ok(link) => (Some(link), None),
             Err(error) => (None, Some(format!("native XDP was refused: {}", chain(&error)))),
         },
@@ -239,10 +268,11 @@ pub(super) fn attach(
 }
 
 /// What the choice of a program depends on.
-struct Device {
+struct Device<'a> {
     features: Option<XdpFeatures>,
     has_default_route: bool,
     veto: Option<String>,
+    refusal: Option<&'a XdpRefusal>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -252,8 +282,11 @@ enum Preference {
     Tc(String),
 }
 
-fn choose(choice: EngineChoice, device: &Device) -> Preference {
+fn choose(choice: EngineChoice, device: &Device<'_>) -> Preference {
     let because = |note: &str| Preference::Tc(note.into());
+    if let Some(XdpRefusal(why)) = device.refusal {
+        return Preference::Tc(format!("the kernel refuses the XDP program: {why}"));
+    }
     if let Some(veto) = &device.veto {
         return because(veto);
     }
@@ -290,21 +323,27 @@ fn pinned(mut link: Link, ifindex: u32, kind: Kind, pins: Option<&Pins>) -> io::
 }
 
 /// Attaches by tcx in front of other programs, or by clsact where the kernel has no tcx (before 6.6).
-fn attach_tc(ebpf: &mut Ebpf, ifindex: u32, name: &str, pins: Option<&Pins>) -> Result<TcLink, AttachError> {
+fn attach_tc(
+    ebpf: &mut Ebpf,
+    (ifindex, name): (u32, &str),
+    hook: TcHook,
+    pins: Option<&Pins>,
+) -> Result<TcLink, AttachError> {
     let tc = tc(ebpf).map_err(|error| failure(name, &error))?;
     let program = tc.fd().map_err(|error| failure(name, &error))?;
-    let refused = match Link::create(program.as_fd(), ifindex, Hook::TcxFirst) {
-        Ok(link) => {
-            let link = pinned(link, ifindex, Kind::Tcx, pins);
-            return link.map(TcLink::Tcx).map_err(|error| failure(name, &error));
+    if hook == TcHook::Best {
+        match Link::create(program.as_fd(), ifindex, Hook::TcxFirst) {
+            Ok(link) => {
+                let link = pinned(link, ifindex, Kind::Tcx, pins);
+                return link.map(TcLink::Tcx).map_err(|error| failure(name, &error));
+            }
+            Err(error) => tracing::debug!(interface = name, %error, "no tcx, trying clsact"),
         }
-        Err(error) => error,
-    };
-    tracing::debug!(interface = name, error = %refused, "no tcx, trying clsact");
+    }
     let kept = pins.filter(|pins| pins.keeps());
     let pin = kept.map(|pins| pins.free_link(ifindex, Kind::Clsact)).transpose();
     let pin = pin.map_err(|error| failure(name, &error))?;
-    Filter::attach(tc, name, pin).map(TcLink::Clsact).map_err(|error| failure(name, &error))
+    Filter::attach(tc, (ifindex, name), pin).map(TcLink::Clsact).map_err(|error| failure(name, &error))
 }
 
 pub(super) fn interface_name(ifindex: u32) -> io::Result<String> {
@@ -364,9 +403,33 @@ mod tests {
             ("tc is tc", Tc, NATIVE, false, false),
         ];
         for (name, choice, features, has_default_route, xdp) in rows {
-            let chosen = choose(choice, &Device { features, has_default_route, veto: None });
+            let chosen = choose(choice, &Device { features, has_default_route, veto: None, refusal: None });
             assert_eq!(chosen == Preference::Xdp, xdp, "{name}");
         }
+    }
+
+    #[test]
+    fn a10_a_kernel_that_refuses_the_xdp_program_gets_tc_everywhere_and_the_note_says_why() {
+        let refusal = XdpRefusal("invalid func unknown#189 (Invalid argument)".into());
+        for choice in [EngineChoice::Auto, EngineChoice::Xdp, EngineChoice::Tc] {
+            for features in [NATIVE, NO_NATIVE, None] {
+                for (has_default_route, veto) in [(false, None), (true, Some("lost".into()))] {
+                    let device = Device { features, has_default_route, veto, refusal: Some(&refusal) };
+                    let Preference::Tc(note) = choose(choice, &device) else {
+                        panic!("{choice:?} {features:?}")
+                    };
+                    assert!(note.contains("invalid func unknown#189"), "{note}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a10_the_verdict_of_the_verifier_is_the_line_before_its_figures() {
+        let log = "12: (85) call unknown#189\ninvalid func unknown#189\nverification time 9 usec\nstack depth 0+0\n\
+                   processed 13 insns (limit 1000000) max_states_per_insn 0 total_states 1\n\n";
+        assert_eq!(verdict(log), Some("invalid func unknown#189"));
+        assert_eq!(verdict("\n"), None);
     }
 
     #[test]
@@ -394,7 +457,8 @@ mod tests {
 
     #[test]
     fn a_veto_outweighs_what_was_asked_for_and_is_the_note() {
-        let device = Device { features: NATIVE, has_default_route: true, veto: Some("lost".into()) };
+        let veto = Some("lost".into());
+        let device = Device { features: NATIVE, has_default_route: true, veto, refusal: None };
         assert_eq!(choose(EngineChoice::Xdp, &device), Preference::Tc("lost".into()));
     }
 }

@@ -14,17 +14,16 @@ use aya::programs::{
     tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
 };
 
-use super::link::pin_object;
-
-/// Priority of our filters.
-const PRIORITY: u16 = 1;
-/// Their handle.
-const HANDLE: u16 = 1;
+use super::{
+    clsact::{HANDLE, PRIORITY, Place},
+    link::pin_object,
+};
 
 /// A filter; dropping it removes it, unless it is pinned.
 #[derive(Debug)]
 pub(super) struct Filter {
     link: Option<SchedClassifierLink>,
+    place: Place,
     pin: Option<PathBuf>,
 }
 
@@ -32,11 +31,12 @@ impl Filter {
     /// Puts `program` on a device.
     pub(super) fn attach(
         program: &mut SchedClassifier,
-        name: &str,
+        (ifindex, name): (u32, &str),
         pin: Option<PathBuf>,
     ) -> Result<Self, ProgramError> {
+        let id = program.info()?.id();
         // Fails if the qdisc is there; if it is missing, so does the attachment below, and says why.
-        let _ = tc::qdisc_add_clsact(name);
+        let added_qdisc = tc::qdisc_add_clsact(name).is_ok();
         if let Some(pin) = &pin {
             // First: a filter that nobody knows of would stay for ever.
             pin_object(program.fd()?.as_fd().as_raw_fd(), pin).map_err(ProgramError::IOError)?;
@@ -46,7 +46,7 @@ impl Filter {
         let link =
             program.attach_with_options(name, TcAttachType::Ingress, TcAttachOptions::Netlink(options));
         match link.and_then(|link| program.take_link(link)) {
-            Ok(link) => Ok(Self { link: Some(link), pin }),
+            Ok(link) => Ok(Self { link: Some(link), place: Place::new(ifindex, id, added_qdisc), pin }),
             Err(error) => {
                 pin.iter().for_each(|pin| unpin(pin));
                 Err(error)
@@ -57,18 +57,28 @@ impl Filter {
     /// Has the filter of an earlier process run `program`; attaches it if that process died before it did.
     pub(super) fn replace(
         program: &mut SchedClassifier,
-        name: &str,
+        (ifindex, name): (u32, &str),
         pin: &Path,
     ) -> Result<Self, ProgramError> {
+        let id = program.info()?.id();
         let before = place(name).map_err(ProgramError::IOError)?;
         match program.attach_to_link(before).and_then(|link| program.take_link(link)) {
-            Ok(link) => Ok(Self { link: Some(link), pin: Some(pin.to_owned()) }),
+            Ok(link) => {
+                // Whose the qdisc is, that process knew: it stays.
+                let place = Place::new(ifindex, id, false);
+                Ok(Self { link: Some(link), place, pin: Some(pin.to_owned()) })
+            }
             Err(error) => {
                 tracing::debug!(interface = name, %error, "there is no filter to replace");
                 unpin(pin);
-                Self::attach(program, name, Some(pin.to_owned()))
+                Self::attach(program, (ifindex, name), Some(pin.to_owned()))
             }
         }
+    }
+
+    /// Whether our program is still there; a kernel that does not tell has not removed it.
+    pub(super) fn is_attached(&self) -> bool {
+        self.place.is_ours()
     }
 
     /// Has it go when it is dropped.
@@ -79,9 +89,17 @@ impl Filter {
 
 impl Drop for Filter {
     fn drop(&mut self) {
+        let link = self.link.take();
         if self.pin.is_some() {
-            mem::forget(self.link.take());
+            return mem::forget(link);
         }
+        if self.is_attached() {
+            drop(link);
+        } else {
+            // Nothing to remove, or the filter of somebody else.
+            mem::forget(link);
+        }
+        self.place.tidy();
     }
 }
 
