@@ -40,6 +40,8 @@ impl Drop for Pins {
     fn drop(&mut self) {
         // A test that went well has left nothing.
         let _absent = remove(&self.0);
+        // Other namespaces may keep something.
+        let _in_use = self.0.parent().map(fs::remove_dir);
     }
 }
 

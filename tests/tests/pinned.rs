@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::Signal;
+
 use integration_tests::{
     case::Case,
     http::{Request, Url},
@@ -24,6 +26,7 @@ use integration_tests::{
 
 const PATIENCE: Duration = Duration::from_secs(15);
 const CALM: Duration = Duration::from_millis(500);
+const CRASHES: u32 = 20;
 /// Origins are asked nothing: only the kernel path tells that something is wrong.
 const SETTINGS: [(&str, &str); 2] = [("PROXY_ON_STOP", "keep"), ("PROXY_ORIGIN_PROBE_INTERVAL", "0")];
 
@@ -217,6 +220,69 @@ fn a9_a_flow_without_a_record_goes_on_and_expires(case: Case) {
     scene.nothing_is_left();
 }
 
+/// Dies before it can have done much, or has.
+fn b6_a_crash_loop_never_leaves_an_interface_half_attached(case: Case) {
+    let network = Direct::new().unwrap();
+    let (scene, proxy) = Scene::start(&network, case, &[]);
+    let whole = residue::attached(&network.proxy).unwrap();
+    let (proxy, tally) = scene.beat(|| {
+        proxy.kill().unwrap();
+        for round in 0..CRASHES {
+            let mut command = scene.command(&[]);
+            scene.runtime.apply(&mut command);
+            let mut process = network.proxy.spawn(command).unwrap();
+            // Every moment of the first half second has its turn.
+            sleep(CALM * round / CRASHES);
+            process.signal(Signal::KILL).unwrap();
+            process.wait(PATIENCE).unwrap();
+            assert_eq!(residue::attached(&network.proxy).unwrap(), whole, "after {round} crashes");
+        }
+        let proxy = scene.next(&[]);
+        proxy.wait(PATIENCE, |status| !status.interfaces.is_empty()).unwrap();
+        sleep(2 * CALM);
+        proxy
+    });
+    nothing_was_lost(&tally);
+    proxy.interrupt().unwrap();
+    scene.nothing_is_left();
+}
+
+fn b6_a_process_that_drains_takes_over_what_one_that_keeps_has_left(case: Case) {
+    let network = Direct::new().unwrap();
+    let (scene, proxy) = Scene::start(&network, case, &[]);
+    let (proxy, tally) = scene.beat(|| {
+        proxy.stop().unwrap();
+        let proxy = scene.next(&[("PROXY_ON_STOP", "drain")]);
+        proxy.wait(PATIENCE, has_adopted).unwrap();
+        assert!(scene.pins.is_empty(), "what goes with the process is not pinned");
+        sleep(CALM);
+        proxy
+    });
+    nothing_was_lost(&tally);
+    proxy.kill().unwrap();
+    scene.nothing_is_left();
+    // Its records are files again.
+    let proxy = scene.next(&[]);
+    proxy.wait(PATIENCE, |status| status.totals.adopted == 1).unwrap();
+    proxy.interrupt().unwrap();
+    scene.nothing_is_left();
+}
+
+fn b6_what_another_layout_left_is_taken_away(case: Case) {
+    let network = Direct::new().unwrap();
+    let (scene, proxy) = Scene::start(&network, case, &[]);
+    proxy.kill().unwrap();
+    let version = std::fs::read_dir(scene.pins.path()).unwrap().next().unwrap().unwrap().path();
+    let other = scene.pins.path().join("v0-0123456789abcdef");
+    std::fs::rename(&version, &other).unwrap();
+    let proxy = scene.next(&[]);
+    assert!(version.exists() && !other.exists());
+    let status = proxy.status().unwrap();
+    assert_eq!(status.totals.adopted, 0, "its records are of another layout: {status:#?}");
+    proxy.interrupt().unwrap();
+    scene.nothing_is_left();
+}
+
 fn a11_ctrl_c_leaves_nothing_attached_or_pinned(case: Case) {
     let network = Direct::new().unwrap();
     let (scene, proxy) = Scene::start(&network, case, &[]);
@@ -250,6 +316,9 @@ fn a9_detach_beside_a_process_leaves_it_relaying(case: Case) {
     assert!(output.status.success(), "{output:?}");
     nothing_was_lost(&tally);
     assert_eq!(proxy.status().unwrap().totals.sessions, 1);
+    proxy.switch_offload(true).unwrap();
+    proxy.wait(PATIENCE, |status| status.totals.offloaded == 1).unwrap();
+    assert!(scene.pins.is_empty(), "what was taken away once is not kept any more");
     proxy.stop().unwrap();
     scene.nothing_is_left();
 }
@@ -261,6 +330,9 @@ integration_tests::in_cases!(xdp, tc, xdp_v6, tc_v6: {
     a9_a_neighbour_that_changed_while_nobody_ran_is_followed,
     a9_without_an_owner_for_too_long_everything_comes_up,
     a9_a_flow_without_a_record_goes_on_and_expires,
+    b6_a_crash_loop_never_leaves_an_interface_half_attached,
+    b6_a_process_that_drains_takes_over_what_one_that_keeps_has_left,
+    b6_what_another_layout_left_is_taken_away,
     a11_ctrl_c_leaves_nothing_attached_or_pinned,
     a9_detach_takes_everything_away_when_nobody_runs,
     a9_detach_beside_a_process_leaves_it_relaying

@@ -246,9 +246,10 @@ settings! {
             "PROXY_FORCE_QUIT_TIMEOUT", "force-quit-timeout", "force_quit_timeout", "30s",
             "the process ends this long after the first signal, whatever is left";
         ON_STOP: Text, "PROXY_ON_STOP", "on-stop", "on_stop", "drain",
-            "what SIGTERM does with sessions: `drain` ends them, `keep` leaves them to the next process; SIGINT drains";
+            "what outlives the process: nothing with `drain`; with `keep` SIGTERM leaves sessions to the next process, and the \
+             kernel forwards while none runs, also after a crash; SIGINT drains";
         ORPHAN_TIMEOUT: Duration, "PROXY_ORPHAN_TIMEOUT", "orphan-timeout", "orphan_timeout", "10m",
-            "the kernel forwards for this long without a process";
+            "the kernel forwards for this long without a process; so long a flow of unknown origin is kept at most";
         RUNTIME_DIR: Text, "PROXY_RUNTIME_DIR", "runtime-dir", "runtime_dir", "",
             "directory for what one process leaves to the next; without it `/run/srs-xproxy/net-<network namespace>`";
         TAKE_OVER: Switch, "PROXY_TAKE_OVER", "take-over", "take_over", "off",

@@ -212,6 +212,8 @@ impl Installer {
     pub fn detach_all(&mut self) -> Vec<String> {
         let attached = self.datapath.attachments();
         self.ingress.close(self.datapath.as_mut());
+        // What is attached again goes with this process.
+        self.datapath.unpin();
         attached.into_iter().map(|attachment| attachment.name).collect()
     }
 

@@ -29,6 +29,7 @@ const LINKS: &str = "links";
 /// A process that was taken over from ends within this time.
 const LOCK: Duration = Duration::from_secs(5);
 const LOCK_STEP: Duration = Duration::from_millis(10);
+const TRIES: usize = 8;
 
 /// What the kernel keeps of a network namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -108,11 +109,7 @@ impl Pins {
         }
         let unusable = |source| PinError::Unusable { path: root.clone(), source };
         let is_provisional = !version_of(root).exists();
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(version_of(root).join(LINKS))
-            .map_err(unusable)?;
+        make(&version_of(root).join(LINKS)).map_err(unusable)?;
         let lock = File::open(root).map_err(unusable)?;
         let has_lock = flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
         let pins = Self { root: root.clone(), lock, has_lock, keeps, is_provisional };
@@ -167,14 +164,14 @@ impl Pins {
     /// Removes every pin; what is open stays for as long as it is.
     pub(super) fn release(&mut self) {
         self.keeps = false;
-        report(remove(&self.root).map(drop));
+        report(remove_root(&self.root).map(drop));
     }
 }
 
 impl Drop for Pins {
     fn drop(&mut self) {
         if self.is_provisional {
-            report(remove(&self.root).map(drop));
+            report(remove_root(&self.root).map(drop));
         }
     }
 }
@@ -189,7 +186,7 @@ pub fn clear(root: &Path) -> io::Result<Vec<PathBuf>> {
             }
         }
     }
-    remove(root)
+    remove_root(root)
 }
 
 /// Takes away what an earlier process left below `root`, unless another one owns it.
@@ -243,6 +240,28 @@ fn mount_file_system() -> Result<(), PinError> {
         .map_err(|error| PinError::NoFileSystem(error.into()))?;
     tracing::info!("mounted the bpf file system at {BPF_FS}");
     Ok(())
+}
+
+/// What another namespace's process removes at this very moment is made again.
+fn make(directory: &Path) -> io::Result<()> {
+    let make = || DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    for _ in 0..TRIES {
+        match make() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            result => return result,
+        }
+    }
+    make()
+}
+
+/// Removes the directory of a namespace, and the one of all namespaces if it was the last.
+fn remove_root(root: &Path) -> io::Result<Vec<PathBuf>> {
+    let removed = remove(root)?;
+    if let Some(all) = root.parent() {
+        // Other namespaces keep something.
+        let _in_use = fs::remove_dir(all);
+    }
+    Ok(removed)
 }
 
 /// Depth first; names what were no directories.
