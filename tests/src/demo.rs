@@ -10,6 +10,7 @@ mod numbers;
 mod performer;
 mod promises;
 mod report;
+mod restart;
 mod sample;
 mod stage;
 mod svg;
@@ -30,6 +31,7 @@ use crate::proxy::Engine;
 use crate::residue::{Places, Residue};
 
 use report::Report;
+pub use restart::{Restart, run as run_restart};
 
 /// What is shown.
 #[derive(Debug, Clone)]
@@ -92,7 +94,11 @@ fn show(plan: &Plan, earlier: &[Report], newest: &Report) -> Result<()> {
 }
 
 fn conclude(reports: &[Report], left: &[String]) -> ExitCode {
-    let broken: Vec<_> = reports.iter().flat_map(|report| &report.broken).chain(left).collect();
+    let broken: Vec<_> = reports.iter().flat_map(|report| &report.broken).chain(left).cloned().collect();
+    conclude_plainly(&broken)
+}
+
+fn conclude_plainly(broken: &[String]) -> ExitCode {
     if broken.is_empty() {
         say("every promise held; all processes, namespaces and programs are gone");
         return ExitCode::SUCCESS;

@@ -25,8 +25,8 @@ pub struct Site<'a> {
     pub proxy: Proxy<'a>,
     /// Both origins; one that is taken out has died.
     pub origins: [Option<Origin>; 2],
-    swarm: Arc<Swarm>,
-    client: &'a Namespace,
+    pub(crate) swarm: Arc<Swarm>,
+    pub(crate) client: &'a Namespace,
 }
 
 impl<'a> Site<'a> {

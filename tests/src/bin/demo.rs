@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use integration_tests::demo::{self, Plan};
+use integration_tests::demo::{self, Plan, Restart};
 use integration_tests::proxy::Engine;
 
 /// Publishes and plays real WebRTC streams through the proxy, with two origins, and says what held
@@ -32,6 +32,9 @@ struct Arguments {
     /// Keep everything running after the table, until Ctrl-C
     #[arg(long)]
     keep: bool,
+    /// Kill the proxy for a while and replace it by another process, instead of measuring what forwarding costs
+    #[arg(long)]
+    restart: bool,
     /// Where the chart is written; target/demo/demo.svg if not given
     #[arg(long)]
     out: Option<PathBuf>,
@@ -57,7 +60,19 @@ impl From<Choice> for Engine {
 }
 
 fn main() -> ExitCode {
-    demo::run(&plan(Arguments::parse()))
+    let arguments = Arguments::parse();
+    if arguments.restart {
+        return demo::run_restart(&restart(&arguments));
+    }
+    demo::run(&plan(arguments))
+}
+
+fn restart(arguments: &Arguments) -> Restart {
+    Restart {
+        engines: arguments.engine.iter().copied().map(Engine::from).collect(),
+        viewers: arguments.viewers.into(),
+        outage: Duration::from_secs(arguments.seconds.unwrap_or(10)),
+    }
 }
 
 fn plan(arguments: Arguments) -> Plan {
