@@ -93,6 +93,15 @@ impl Link {
         unsafe { bpf(BPF_LINK_UPDATE, &mut attributes) }.map(drop)
     }
 
+    /// Detaches it, whoever else has it.
+    pub(super) fn detach(&self) {
+        let mut attributes = [self.fd.as_raw_fd().cast_unsigned(), 0, 0, 0];
+        // SAFETY: the attributes hold no pointer.
+        if let Err(error) = unsafe { bpf(BPF_LINK_DETACH, &mut attributes) } {
+            tracing::debug!(%error, "a link was detached before, or closing it has to do");
+        }
+    }
+
     /// Whether the program is still attached; a kernel that does not tell has not detached it.
     pub(super) fn is_attached(&self) -> bool {
         self.ifindex().map_or(true, |ifindex| ifindex != 0)
@@ -112,13 +121,8 @@ impl Link {
 /// Closing the descriptor would detach too, but not while a child process that is about to execute has a copy of it.
 impl Drop for Link {
     fn drop(&mut self) {
-        if self.pin.is_some() {
-            return;
-        }
-        let mut attributes = [self.fd.as_raw_fd().cast_unsigned(), 0, 0, 0];
-        // SAFETY: the attributes hold no pointer.
-        if let Err(error) = unsafe { bpf(BPF_LINK_DETACH, &mut attributes) } {
-            tracing::debug!(%error, "a link was detached before, or closing it has to do");
+        if self.pin.is_none() {
+            self.detach();
         }
     }
 }

@@ -19,7 +19,7 @@ use rustix::{
     mount::{MountFlags, mount},
 };
 
-use super::{attach, filter};
+use super::{attach, filter, link::Link};
 
 /// Where the bpf file system is.
 const BPF_FS: &str = "/sys/fs/bpf";
@@ -180,9 +180,11 @@ impl Drop for Pins {
 pub fn clear(root: &Path) -> io::Result<Vec<PathBuf>> {
     let versions = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
     for version in versions.chain([root.to_owned()]) {
-        for (ifindex, kind, _) in links_in(&version) {
-            if kind == Kind::Clsact {
-                attach::interface_name(ifindex).iter().for_each(|name| filter::detach(name));
+        for (ifindex, kind, pin) in links_in(&version) {
+            match kind {
+                // Without its pin a link goes too, but a moment later.
+                Kind::Xdp | Kind::Tcx => Link::open(&pin).iter().for_each(Link::detach),
+                Kind::Clsact => attach::interface_name(ifindex).iter().for_each(|name| filter::detach(name)),
             }
         }
     }

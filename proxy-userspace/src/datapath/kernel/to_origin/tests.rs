@@ -156,3 +156,24 @@ fn a15_a_full_table_refuses() {
     assert_eq!(table.insert(key(inserted), NOW), Err(InstallError::Full));
     assert_eq!(table.insert(key(0), NOW), Err(InstallError::Taken));
 }
+
+#[test]
+fn b6_the_next_process_finds_every_record_and_no_half_of_one() {
+    let mut before = table(32);
+    let rows: Vec<u32> = (0..8).map(|client| before.insert(key(client), NOW).unwrap()).collect();
+    before.remove(rows[0]);
+    // It died after it had written a row and before its home named it.
+    let stray = (0..32).find(|row| load_head(&before.rows, *row).state() == FlowState::Free).unwrap();
+    store_head(&before.rows, stray, Head { state: FlowState::User as u8, ..Head::FREE });
+    let mut after = ToOrigin::<V4, _>::new(before.rows, 0x5eed, 16);
+    let mut found = after.read();
+    found.sort_unstable();
+    let mut expected = rows[1..].to_vec();
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+    assert_eq!((after.used(), load_head(&after.rows, stray).state()), (7, FlowState::Free));
+    for client in 1..8 {
+        assert_eq!(after.insert(key(client), NOW), Err(InstallError::Taken));
+    }
+    after.insert(key(0), NOW).unwrap();
+}
