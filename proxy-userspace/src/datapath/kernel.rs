@@ -5,6 +5,7 @@
 
 mod attach;
 mod blocks;
+mod choice;
 mod clsact;
 mod dry_run;
 pub mod features;

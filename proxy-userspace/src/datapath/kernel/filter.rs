@@ -49,6 +49,7 @@ impl Filter {
             Ok(link) => Ok(Self { link: Some(link), place: Place::new(ifindex, id, added_qdisc), pin }),
             Err(error) => {
                 pin.iter().for_each(|pin| unpin(pin));
+                Place::new(ifindex, id, added_qdisc).tidy();
                 Err(error)
             }
         }
