@@ -240,7 +240,10 @@ fn mount_file_system() -> Result<(), PinError> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("bpf", BPF_FS, "bpf", flags, Some(c"mode=700"))
         .map_err(|error| PinError::NoFileSystem(error.into()))?;
-    tracing::info!("mounted the bpf file system at {BPF_FS}");
+    // A container, or `ip netns exec`, may have mounts of its own, and no other process would find the pins there.
+    tracing::warn!(
+        "mounted the bpf file system at {BPF_FS}: what is kept in it goes with this mount namespace"
+    );
     Ok(())
 }
 
