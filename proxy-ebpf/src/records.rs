@@ -84,9 +84,9 @@ macro_rules! maps {
                 let Hashing { seed, $mask: mask, .. } = KernelTables.hashing()?;
                 // The hash names a row by its low half.
                 let home = key.hash(seed) as u32 & mask;
+                let word = $to_origin.get_ptr(home)?.cast::<u64>();
                 // SAFETY: a record starts with its head, one aligned word, which userspace stores whole.
-                let head =
-                    Head::from_word(unsafe { $to_origin.get_ptr(home)?.cast::<u64>().read_volatile() });
+                let head = Head::from_word(unsafe { word.read_volatile() });
                 let wanted = key.to_words();
                 let is_wanted = |row| {
                     let Some(record) = $to_origin.get_ptr(row) else { return false };
