@@ -64,7 +64,7 @@ impl Candidate {
     /// A layout, once its programs were seen to do what they must.
     pub(super) fn new(site: &Site, filled: fill::Filled) -> Result<Self> {
         let fill::Filled { name, programs, ebpf, tables, installed } = filled;
-        if name != fill::LIMIT {
+        if ![fill::FLOOR, fill::LIMIT].contains(&name) {
             check(&ebpf, programs[0], &installed.to_origin)?;
             check(&ebpf, programs[1], &installed.to_client)?;
         }

@@ -21,6 +21,8 @@ use proxy_common::{
     maps,
 };
 
+/// What a frame costs that the proxy drops unread: all of it is the measurement's own.
+pub(super) const FLOOR: &str = "nothing";
 /// The candidate that no layout can beat.
 pub(super) const LIMIT: &str = "redirect";
 /// The candidate that the shipped program must beat: the same program over BPF hashes.
@@ -55,10 +57,14 @@ impl Tables {
 /// Loads and fills a layout.
 pub(super) type Fill = fn(&Site, u32) -> Result<Filled>;
 
-/// The limit first, then the candidates.
-pub(super) const ALL: &[Fill] = &[redirect, hash, bare_hash, bare_hash8, bare_slot];
+/// The floor and the limit first, then the candidates.
+pub(super) const ALL: &[Fill] = &[nothing, redirect, hash, bare_hash, bare_hash8, bare_slot];
 
 const BARE: [&str; 2] = ["to_origin", "to_client"];
+
+fn nothing(site: &Site, flows: u32) -> Result<Filled> {
+    Ok(Filled { name: FLOOR, programs: ["nothing"; 2], ..redirect(site, flows)? })
+}
 
 fn redirect(site: &Site, flows: u32) -> Result<Filled> {
     let (to_origin, to_client) = (site.to_origin(), site.to_client());

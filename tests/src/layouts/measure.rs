@@ -76,6 +76,17 @@ impl Samples {
         self.extremes().0
     }
 
+    /// What every repeat makes of its samples and those of the same turn of another.
+    pub(super) fn zip(&self, other: &Self, of: impl Fn(f64, f64) -> f64) -> Self {
+        Self(self.0.iter().zip(&other.0).map(|(one, another)| of(*one, *another)).collect())
+    }
+
+    /// As a ratio is written.
+    pub(super) fn ratio(&self) -> String {
+        let (least, most) = self.extremes();
+        format!("{:.2} [{least:.2}..{most:.2}]", self.median())
+    }
+
     fn extremes(&self) -> (f64, f64) {
         let least = self.0.iter().copied().fold(f64::INFINITY, f64::min);
         (least, self.0.iter().copied().fold(0.0, f64::max))
@@ -131,7 +142,10 @@ pub(super) fn run(
     interrupt: &Interrupt,
 ) -> Result<f64> {
     let generators = candidate.generators(direction);
-    let arrived = || Ok(site.at_origin.arrived()? + site.at_client.arrived()?);
+    if candidate.name == fill::FLOOR {
+        return unforwarded(site, &generators, effort, interrupt);
+    }
+    let arrived = || site.arrived();
     let mut lost = String::new();
     for _ in 0..Effort::ATTEMPTS {
         let (time, [sent, arrived]) = observe(site, &generators, arrived, effort, interrupt)?;
@@ -155,8 +169,8 @@ pub(super) fn misses(
     let strangers = Generator::new(site, End::Client, &strangers())?;
     let mut figures = Vec::new();
     for candidate in candidates {
-        // The limit knows no misses.
-        if candidate.name == fill::LIMIT {
+        // These know no misses.
+        if [fill::FLOOR, fill::LIMIT].contains(&candidate.name) {
             continue;
         }
         candidate.attach(site)?;
@@ -172,9 +186,14 @@ pub(super) fn misses(
 
 /// Nanoseconds for a frame that is not forwarded.
 pub(super) fn miss(site: &Site, strangers: &Generator, effort: Effort, interrupt: &Interrupt) -> Result<f64> {
-    let arrived = || site.at_origin.arrived();
-    let (time, [sent, arrived]) = observe(site, &[strangers], arrived, effort, interrupt)?;
-    ensure!(arrived == 0, "{arrived} of {sent} unknown datagrams were forwarded");
+    unforwarded(site, &[strangers], effort, interrupt)
+}
+
+/// Nanoseconds for a frame of which nothing may arrive.
+fn unforwarded(site: &Site, generators: &[&Generator], effort: Effort, interrupt: &Interrupt) -> Result<f64> {
+    let arrived = || site.arrived();
+    let (time, [sent, arrived]) = observe(site, generators, arrived, effort, interrupt)?;
+    ensure!(arrived == 0, "{arrived} of {sent} datagrams were forwarded that should not be");
     Ok(nanos(time) / sent as f64)
 }
 

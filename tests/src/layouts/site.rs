@@ -51,6 +51,11 @@ impl Site {
         })
     }
 
+    /// Frames that came to either end.
+    pub(super) fn arrived(&self) -> Result<u64> {
+        Ok(self.at_origin.arrived()? + self.at_client.arrived()?)
+    }
+
     /// How the proxy's frames leave towards the origin.
     pub(super) fn to_origin(&self) -> Hop {
         hop(self.right, self.origin)

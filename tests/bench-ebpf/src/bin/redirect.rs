@@ -1,7 +1,7 @@
-//! The limit: link-layer addresses and `bpf_redirect`, no table.
+//! The limit: link-layer addresses and `bpf_redirect`, no table. And the floor: nothing at all.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
-use aya_ebpf::{macros::xdp, programs::XdpContext};
+use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use bench_ebpf::{Hop, Link, constant, finish, headers};
 
 bench_ebpf::program_file!();
@@ -22,6 +22,11 @@ fn to_origin(mut ctx: XdpContext) -> u32 {
 #[xdp]
 fn to_client(mut ctx: XdpContext) -> u32 {
     finish(redirect(&mut ctx, &TO_CLIENT).map(Ok))
+}
+
+#[xdp]
+fn nothing(_: XdpContext) -> u32 {
+    xdp_action::XDP_DROP
 }
 
 #[inline(always)]
