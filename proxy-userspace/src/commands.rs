@@ -12,9 +12,11 @@ use crate::{
 };
 
 mod detach;
+mod doctor;
 mod status;
 
 pub use detach::detach;
+pub use doctor::doctor;
 pub use status::status;
 
 /// The process that runs with this configuration, if one does.

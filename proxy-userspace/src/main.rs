@@ -31,6 +31,7 @@ async fn obey(command: Command, config: Config) -> anyhow::Result<()> {
     match command {
         Command::Run => app::run(config).await,
         Command::Detach => commands::detach(&config).await,
+        Command::Doctor { json } => commands::doctor(&config, json).await,
         Command::Status { json } => commands::status(&config, json).await,
     }
 }

@@ -11,20 +11,22 @@ use crate::config::Config;
 
 /// The part of the status that is shown.
 #[derive(Debug, Deserialize)]
-struct Status {
-    totals: Totals,
+pub(super) struct Status {
+    pub(super) totals: Totals,
     interfaces: Vec<Interface>,
     sessions: Vec<Session>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Totals {
+pub(super) struct Totals {
     sessions: usize,
     offloaded: usize,
     adopted: u64,
     orphans: usize,
     ports_leased: usize,
     ports_resting: usize,
+    pub(super) ports_fullest: usize,
+    pub(super) ports_capacity: usize,
 }
 
 #[derive(Debug, Deserialize)]
@@ -58,19 +60,31 @@ struct Directions {
 
 /// Prints the status of the process that runs.
 pub async fn status(config: &Config, json: bool) -> anyhow::Result<()> {
-    let (_, holder) = running(config)?;
-    let address = holder.and_then(|holder| holder.system_api).unwrap_or_else(|| configured_address(config));
-    let answer = ask(config, address, Method::GET, "/api/v1/proxy/status").await;
-    let mut answer = answer.with_context(|| match holder {
-        Some(holder) => format!("{holder} runs and does not tell its status"),
-        None => "no srs-xproxy runs here".to_owned(),
-    })?;
+    let mut answer = answer(config).await?;
     if json {
         answer.push('\n');
         return print(&answer);
     }
-    let status: Status = serde_json::from_str(&answer).context("its status is unknown to this version")?;
-    print(&table(&status))
+    print(&table(&parsed(&answer)?))
+}
+
+/// The status of the process that runs.
+pub(super) async fn read(config: &Config) -> anyhow::Result<Status> {
+    parsed(&answer(config).await?)
+}
+
+fn parsed(answer: &str) -> anyhow::Result<Status> {
+    serde_json::from_str(answer).context("its status is unknown to this version")
+}
+
+async fn answer(config: &Config) -> anyhow::Result<String> {
+    let (_, holder) = running(config)?;
+    let address = holder.and_then(|holder| holder.system_api).unwrap_or_else(|| configured_address(config));
+    let answer = ask(config, address, Method::GET, "/api/v1/proxy/status").await;
+    answer.with_context(|| match holder {
+        Some(holder) => format!("{holder} runs and does not tell its status"),
+        None => "no srs-xproxy runs here".to_owned(),
+    })
 }
 
 fn table(status: &Status) -> String {
@@ -150,6 +164,15 @@ fn aligned(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
 mod tests {
     use super::*;
     use crate::control::snapshot;
+
+    impl Status {
+        /// Of a process that has used so many source ports.
+        pub(in crate::commands) fn with_ports(ports_fullest: usize, ports_capacity: usize) -> Self {
+            let totals = snapshot::Totals { ports_fullest, ports_capacity, ..snapshot::Totals::default() };
+            let whole = snapshot::Snapshot { totals, interfaces: Vec::new(), sessions: Vec::new() };
+            parsed(&serde_json::to_string(&whole).unwrap()).unwrap()
+        }
+    }
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {

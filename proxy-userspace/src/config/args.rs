@@ -8,7 +8,7 @@ use super::{
     settings::{Kind, SETTINGS, Setting},
 };
 
-/// The flag of `status`; no setting.
+/// The flag of `status` and `doctor`; no setting.
 const JSON: &str = "json";
 
 /// What the process was asked to do.
@@ -18,6 +18,11 @@ pub enum Command {
     Run,
     /// Remove everything from the kernel.
     Detach,
+    /// Tell whether this host can do what is configured.
+    Doctor {
+        /// For programs, not as a table.
+        json: bool,
+    },
     /// Show what the process that runs is doing.
     Status {
         /// As it tells it, not as a table.
@@ -37,6 +42,7 @@ pub(super) fn parse(
     })?;
     Ok(match matches.subcommand() {
         Some(("detach", matches)) => (Command::Detach, values(matches)),
+        Some(("doctor", matches)) => (Command::Doctor { json: matches.get_flag(JSON) }, values(matches)),
         Some(("status", matches)) => (Command::Status { json: matches.get_flag(JSON) }, values(matches)),
         Some((_, matches)) => (Command::Run, values(matches)),
         None => (Command::Run, values(&matches)),
@@ -63,10 +69,15 @@ pub(super) fn command() -> Clap {
             "Remove programs, pins and records of sessions; a process that runs goes on and relays in userspace",
         ))
         .subcommand(
-            Clap::new("status")
-                .about("Show what the process that runs is doing")
-                .arg(Arg::new(JSON).long(JSON).action(ArgAction::SetTrue).help("As JSON, not as a table")),
+            Clap::new("doctor")
+                .about("Tell whether this host can do what is configured, and what would make it faster")
+                .arg(json()),
         )
+        .subcommand(Clap::new("status").about("Show what the process that runs is doing").arg(json()))
+}
+
+fn json() -> Arg {
+    Arg::new(JSON).long(JSON).action(ArgAction::SetTrue).help("As JSON, not as a table")
 }
 
 fn flag(setting: &Setting) -> Arg {

@@ -17,7 +17,7 @@ pub struct XdpFeatures(u64);
 
 impl XdpFeatures {
     #[cfg(test)]
-    pub(super) const fn new(bits: u64) -> Self {
+    pub(crate) const fn new(bits: u64) -> Self {
         Self(bits)
     }
 
@@ -63,6 +63,28 @@ pub fn xdp_features(ifindex: u32) -> Option<XdpFeatures> {
     Some(XdpFeatures(u64::from_ne_bytes(features.get(..8)?.try_into().ok()?)))
 }
 
+/// Whether the device takes VLAN tags out of the frames it receives (`ethtool -K DEV rxvlan on`), or `None` if the kernel does
+/// not tell (before 5.6).
+pub fn strips_vlan_tags(ifindex: u32) -> Option<bool> {
+    // linux/ethtool_netlink.h; the header names the device, the answer the features that are on.
+    const ETHTOOL_MSG_FEATURES_GET: u8 = 11;
+    const ETHTOOL_A_FEATURES_HEADER: u16 = 1;
+    const ETHTOOL_A_FEATURES_ACTIVE: u16 = 4;
+    const ETHTOOL_A_HEADER_DEV_INDEX: u16 = 1;
+    const NLA_F_NESTED: u16 = 1 << 15;
+    let socket = Socket::open().ok()?;
+    let family = socket.family("ethtool")?;
+    let device = [&[8, 0], &ETHTOOL_A_HEADER_DEV_INDEX.to_ne_bytes()[..], &ifindex.to_ne_bytes()].concat();
+    let header = ETHTOOL_A_FEATURES_HEADER | NLA_F_NESTED;
+    let reply = socket.ask(family, ETHTOOL_MSG_FEATURES_GET, header, &device).ok()?;
+    let active = attribute(&reply, ETHTOOL_A_FEATURES_ACTIVE)?;
+    // The name of the feature ends with a zero, and no other ends as it does.
+    Some(active.windows(RX_VLAN.len()).any(|name| name == RX_VLAN))
+}
+
+/// `NETIF_F_HW_VLAN_CTAG_RX` as ethtool spells it.
+const RX_VLAN: &[u8] = b"rx-vlan-hw-parse\0";
+
 struct Socket(OwnedFd);
 
 impl Socket {
@@ -86,12 +108,14 @@ impl Socket {
     fn ask(&self, family: u16, command: u8, attribute: u16, value: &[u8]) -> io::Result<Vec<u8>> {
         let request = request(family, command, attribute, value);
         sendto(&self.0, &request, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
-        let mut answer = [const { MaybeUninit::uninit() }; 8192];
+        let mut answer = [const { MaybeUninit::uninit() }; LONGEST];
         let ((answer, _), _) = recv(&self.0, &mut answer, RecvFlags::empty())?;
         payload(answer).map(<[u8]>::to_vec).ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))
     }
 }
 
+/// The features of a device by their names are four lists of some sixty.
+const LONGEST: usize = 32 << 10;
 /// Length of `nlmsghdr` and of `genlmsghdr`.
 const HEADERS: usize = 16 + 4;
 const ATTRIBUTE_HEADER: usize = 4;
@@ -165,5 +189,15 @@ mod tests {
     fn the_loopback_device_has_no_native_xdp() {
         let Some(features) = xdp_features(1) else { return };
         assert!(!features.has_basic());
+    }
+
+    #[test]
+    fn the_loopback_device_takes_no_tags() {
+        assert_eq!(strips_vlan_tags(1), Some(false));
+    }
+
+    #[test]
+    fn a_device_that_is_not_there_tells_nothing() {
+        assert_eq!(strips_vlan_tags(u32::MAX >> 1), None);
     }
 }
