@@ -78,7 +78,7 @@ pub(super) struct Pins {
     lock: File,
     has_lock: bool,
     keeps: bool,
-    /// Nothing was there, and nothing is to stay unless this process begins to serve.
+    /// Nothing of this layout was there, and nothing is to stay unless this process begins to serve.
     is_provisional: bool,
 }
 
@@ -104,16 +104,15 @@ impl Pins {
         };
         if keeps {
             mount_file_system()?;
-        } else if !version_of(root).exists() {
+        } else if !root.exists() {
             return Ok(None);
         }
         let unusable = |source| PinError::Unusable { path: root.clone(), source };
         let is_provisional = !version_of(root).exists();
         make(&version_of(root).join(LINKS)).map_err(unusable)?;
         let lock = File::open(root).map_err(unusable)?;
-        let has_lock = flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
-        let pins = Self { root: root.clone(), lock, has_lock, keeps, is_provisional };
-        if has_lock || takes_over { Ok(Some(pins)) } else { Err(PinError::Held(pins.root.clone())) }
+        let mut pins = Self { root: root.clone(), lock, has_lock: false, keeps, is_provisional };
+        if pins.try_lock() || takes_over { Ok(Some(pins)) } else { Err(PinError::Held(pins.root.clone())) }
     }
 
     /// Whether what is made from now on is to stay.
@@ -143,9 +142,8 @@ impl Pins {
     /// Waits for the process before this one to let go, and takes away what other layouts left.
     pub(super) fn own(&mut self) -> Result<(), PinError> {
         let end = Instant::now() + LOCK;
-        while !self.has_lock {
-            self.has_lock = flock(&self.lock, FlockOperation::NonBlockingLockExclusive).is_ok();
-            if !self.has_lock && Instant::now() > end {
+        while !self.try_lock() {
+            if Instant::now() > end {
                 return Err(PinError::Held(self.root.clone()));
             }
             std::thread::sleep(LOCK_STEP);
@@ -164,14 +162,21 @@ impl Pins {
     /// Removes every pin; what is open stays for as long as it is.
     pub(super) fn release(&mut self) {
         self.keeps = false;
-        report(remove_root(&self.root).map(drop));
+        report(remove_root(&self.root));
+    }
+
+    fn try_lock(&mut self) -> bool {
+        self.has_lock = self.has_lock || flock(&self.lock, FlockOperation::NonBlockingLockExclusive).is_ok();
+        self.has_lock
     }
 }
 
+/// What other layouts keep is not this process's own before [`Pins::own`].
 impl Drop for Pins {
     fn drop(&mut self) {
         if self.is_provisional {
-            report(remove_root(&self.root).map(drop));
+            report(remove(&version_of(&self.root)));
+            remove_empty(&self.root);
         }
     }
 }
@@ -191,14 +196,12 @@ pub fn clear(root: &Path) -> io::Result<Vec<PathBuf>> {
     remove_root(root)
 }
 
-/// Takes away what an earlier process left below `root`, unless another one owns it.
-pub fn abandon(root: &Path) -> Result<(), PinError> {
-    if let Some(mut pins) = Pins::open(&Pinning::Adopt(root.to_owned()), true)? {
-        pins.own()?;
-        tracing::info!("what an earlier process left in the kernel is taken away");
-        report(clear(root));
-    }
-    Ok(())
+/// Takes away what an earlier process left below `root`, unless another one owns it; true if there was anything.
+pub fn abandon(root: &Path) -> Result<bool, PinError> {
+    let Some(mut pins) = Pins::open(&Pinning::Adopt(root.to_owned()), true)? else { return Ok(false) };
+    pins.own()?;
+    report(clear(root));
+    Ok(true)
 }
 
 /// Lets everything up that an earlier process has the programs drop.
@@ -262,11 +265,16 @@ fn make(directory: &Path) -> io::Result<()> {
 /// Removes the directory of a namespace, and the one of all namespaces if it was the last.
 fn remove_root(root: &Path) -> io::Result<Vec<PathBuf>> {
     let removed = remove(root)?;
-    if let Some(all) = root.parent() {
-        // Other namespaces keep something.
-        let _in_use = fs::remove_dir(all);
-    }
+    remove_empty(root);
     Ok(removed)
+}
+
+/// Removes the directory of a namespace, and the one of all namespaces, if nothing is in them.
+fn remove_empty(root: &Path) {
+    for directory in root.ancestors().take(2) {
+        // Something is kept, or it is gone already.
+        let _in_use = fs::remove_dir(directory);
+    }
 }
 
 /// Depth first; names what were no directories.
@@ -295,3 +303,6 @@ fn report<T>(result: io::Result<T>) {
         tracing::warn!(%error, "failed to remove what is pinned");
     }
 }
+
+#[cfg(test)]
+mod tests;
