@@ -11,6 +11,7 @@ pub mod frame;
 pub mod http;
 mod interrupt;
 pub mod kernel;
+pub mod lacking;
 pub mod layouts;
 pub mod links;
 pub mod load;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use proxy_userspace::lifecycle::remains::pin_directory;
+use proxy_userspace::lifecycle::remains::pins_root;
 
 use crate::netns::Namespace;
 
@@ -20,7 +20,7 @@ impl Pins {
     /// # Errors
     /// When the kernel does not tell the number of the namespace.
     pub fn of(namespace: &Namespace) -> Result<Self> {
-        Ok(Self(namespace.enter(pin_directory).context("the namespace has no number")?))
+        Ok(Self(namespace.enter(pins_root).context("the namespace has no number")?))
     }
 
     /// The directory.

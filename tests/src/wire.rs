@@ -63,6 +63,15 @@ impl<'a> Wire<'a> {
     pub fn start(network: &'a Direct, case: Case, settings: &[(&str, &str)]) -> Result<Self> {
         let Case { engine, family } = case;
         let proxy = Proxy::start(&network.proxy, family.of(Direct::PROXY), engine, settings)?;
+        Self::around(network, case, proxy)
+    }
+
+    /// The same with a proxy that runs.
+    ///
+    /// # Errors
+    /// When another part does not start.
+    pub fn around(network: &'a Direct, case: Case, proxy: Proxy<'a>) -> Result<Self> {
+        let family = case.family;
         let origin = registered(network, family, &proxy)?;
         let client = network.client.enter(|| Endpoint::bind(family.of(Direct::CLIENT)))?;
         Ok(Self { network, proxy, origin, client, case })

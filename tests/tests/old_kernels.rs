@@ -4,10 +4,15 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at its first failure")]
 
 use integration_tests::{
+    case::Case,
     kernel::{loaded, loaded_object},
-    netns::{Direct, MTU, Namespace},
+    lacking::Lacking,
+    netns::{Direct, Family, MTU, Namespace},
+    pins::Pins,
+    proxy::{self, Proxy},
     residue,
     veths::{Veths, device},
+    wire::Wire,
 };
 use proxy_userspace::datapath::{
     Datapath as _, Engine,
@@ -128,6 +133,24 @@ fn a10_where_the_kernel_refuses_the_xdp_program_tc_forwards_alone_and_says_why()
     assert!(kernel.send_by_xdp(eth0, &[0; 64]).is_err());
     assert!(kernel.dry_run(Engine::Xdp, &[0; 64]).is_err());
     network.finish();
+}
+
+#[test]
+fn where_namespaces_have_no_number_every_engine_runs_and_nothing_outlives_the_process() {
+    for engine in [proxy::Engine::Tc, proxy::Engine::Userspace] {
+        let network = Direct::new().unwrap();
+        let pins = Pins::of(&network.proxy).unwrap();
+        let mut command = Proxy::command(engine).unwrap();
+        command.env("PROXY_ON_STOP", "keep");
+        Lacking::NAMESPACE_NUMBERS.apply(&mut command);
+        let proxy = Proxy::spawn(&network.proxy, Direct::PROXY, command).unwrap();
+        let wire = Wire::around(&network, Case { engine, family: Family::V4 }, proxy).unwrap();
+        wire.connected().unwrap();
+        wire.settled().unwrap();
+        assert!(pins.is_empty(), "{} is there", pins.path().display());
+        wire.proxy.kill().unwrap();
+        assert_eq!(residue::attached(&network.proxy).unwrap(), [""; 0]);
+    }
 }
 
 /// The object as a kernel sees it that has no `bpf_xdp_load_bytes`.

@@ -15,6 +15,7 @@ use rustix::process::Signal;
 use integration_tests::{
     case::Case,
     http::{Request, Url},
+    lacking::Lacking,
     netns::Direct,
     pins::Pins,
     proxy::{Proxy, Runtime, Status},
@@ -60,8 +61,19 @@ impl<'a> Scene<'a> {
     }
 
     fn next(&self, settings: &[(&str, &str)]) -> Proxy<'a> {
+        self.spawn(self.command(settings))
+    }
+
+    /// The next process cannot do what the kernel engine needs, and may do without.
+    fn next_without(&self, lacking: Lacking) -> Proxy<'a> {
+        let mut command = self.command(&[("PROXY_REQUIRE_KERNEL", "off")]);
+        lacking.apply(&mut command);
+        self.spawn(command)
+    }
+
+    fn spawn(&self, command: Command) -> Proxy<'a> {
         let ip = self.case.family.of(Direct::PROXY);
-        Proxy::spawn_in(&self.network.proxy, ip, self.command(settings), Arc::clone(&self.runtime)).unwrap()
+        Proxy::spawn_in(&self.network.proxy, ip, command, Arc::clone(&self.runtime)).unwrap()
     }
 
     /// Runs `work` while datagrams go both ways.
@@ -283,6 +295,23 @@ fn b6_what_another_layout_left_is_taken_away(case: Case) {
     scene.nothing_is_left();
 }
 
+/// No program can be loaded, or the network cannot be followed once programs are this process's own.
+fn b6_a_process_whose_engine_cannot_run_takes_everything_away_and_relays(case: Case) {
+    for lacking in [Lacking::PROGRAMS, Lacking::NETLINK] {
+        let network = Direct::new().unwrap();
+        let (scene, proxy) = Scene::start(&network, case, &[]);
+        proxy.kill().unwrap();
+        let proxy = scene.next_without(lacking);
+        scene.nothing_is_left();
+        let status = proxy.status().unwrap();
+        assert_eq!((status.totals.adopted, status.totals.offloaded), (1, 0), "{lacking:?}: {status:#?}");
+        let ((), tally) = scene.beat(|| sleep(2 * CALM));
+        nothing_was_lost(&tally);
+        proxy.interrupt().unwrap();
+        scene.nothing_is_left();
+    }
+}
+
 fn a11_ctrl_c_leaves_nothing_attached_or_pinned(case: Case) {
     let network = Direct::new().unwrap();
     let (scene, proxy) = Scene::start(&network, case, &[]);
@@ -333,6 +362,7 @@ integration_tests::in_cases!(xdp, tc, xdp_v6, tc_v6: {
     b6_a_crash_loop_never_leaves_an_interface_half_attached,
     b6_a_process_that_drains_takes_over_what_one_that_keeps_has_left,
     b6_what_another_layout_left_is_taken_away,
+    b6_a_process_whose_engine_cannot_run_takes_everything_away_and_relays,
     a11_ctrl_c_leaves_nothing_attached_or_pinned,
     a9_detach_takes_everything_away_when_nobody_runs,
     a9_detach_beside_a_process_leaves_it_relaying

@@ -11,10 +11,12 @@ use crate::{
             SessionRecords, TcHook, pins,
         },
     },
-    lifecycle::{Ledger, Startup, remains::pin_directory},
+    lifecycle::{Ledger, Startup, remains::pins_root},
     net::route::Routes,
     session::record::RecordStore,
 };
+
+const TAKEN_AWAY: &str = "what an earlier process left in the kernel is taken away";
 
 /// The kernel engine before it has touched anything, or `None` where there is none and none was demanded.
 ///
@@ -24,7 +26,7 @@ pub(super) fn load(config: &Config, startup: &Startup) -> anyhow::Result<Option<
     if startup.is_crash_loop() && !config.datapath.require_kernel {
         return Ok(None);
     }
-    let mut options = options(config, choice, startup)?;
+    let mut options = options(config, choice, startup);
     let loaded = match KernelDatapath::load(&options) {
         Err(LoadError::Pins(error)) => {
             tracing::error!("flows will not outlive this process: {:#}", anyhow::Error::new(error));
@@ -42,14 +44,15 @@ pub(super) async fn begin(
     loaded: Option<KernelDatapath>,
     is_crash_loop: bool,
 ) -> anyhow::Result<(Option<Installer>, Findings)> {
-    let Some(datapath) = loaded else {
-        abandon(config, is_crash_loop)?;
+    let started = match loaded {
+        Some(datapath) => usable(config, start(config, datapath).await)?,
+        None => None,
+    };
+    let Some((installer, findings)) = started else {
+        leave_to_nobody(config, is_crash_loop)?;
         return Ok((None, Findings::default()));
     };
-    match usable(config, start(config, datapath).await)? {
-        Some((installer, findings)) => Ok((Some(installer), findings)),
-        None => Ok((None, Findings::default())),
-    }
+    Ok((Some(installer), findings))
 }
 
 /// Where records of sessions are kept, with those of an earlier process.
@@ -60,7 +63,7 @@ pub(super) fn records(
     let boxed = |store: Option<SessionRecords>| store.map(|store| Box::new(store) as Box<dyn RecordStore>);
     let files = startup.record_files()?.map(|files| Box::new(files) as Box<dyn RecordStore>);
     let Some(kernel) = boxed(kernel.as_mut().and_then(KernelDatapath::session_records)) else {
-        let left = boxed(SessionRecords::pinned(&pin_directory()?));
+        let left = boxed(pins_root().and_then(|root| SessionRecords::pinned(&root)));
         return Ok(files.map(|files| Ledger::new(files, left)));
     };
     Ok(Some(Ledger::new(kernel, files)))
@@ -78,14 +81,23 @@ async fn start(config: &Config, mut datapath: KernelDatapath) -> anyhow::Result<
     Ok((installer, findings))
 }
 
-/// A proxy without a kernel engine cannot look after what an earlier one left in the kernel.
-fn abandon(config: &Config, is_crash_loop: bool) -> anyhow::Result<()> {
-    let root = pin_directory().context("failed to tell the network namespace")?;
-    if config.datapath.mode == DatapathMode::Userspace {
-        pins::abandon(&root).context("failed to take away what an earlier process left in the kernel")?;
-    } else if is_crash_loop {
+/// A proxy without a kernel engine cannot look after what an earlier one left in the kernel, or what its own engine began.
+fn leave_to_nobody(config: &Config, is_crash_loop: bool) -> anyhow::Result<()> {
+    let Some(root) = pins_root() else { return Ok(()) };
+    let is_wanted = config.datapath.mode == DatapathMode::Userspace;
+    if is_crash_loop && !is_wanted {
         // It forwards on, but must not judge what this process relays.
         pins::stop_policing(&root);
+        return Ok(());
+    }
+    let failed = "failed to take away what an earlier process left in the kernel";
+    match pins::abandon(&root).context(failed) {
+        Ok(true) if is_wanted => tracing::info!("{TAKEN_AWAY}"),
+        Ok(true) => tracing::warn!("{TAKEN_AWAY}: without an engine nobody looks after it"),
+        Ok(false) => {}
+        Err(error) if is_wanted => return Err(error),
+        // Whoever did not ask for this relays on.
+        Err(error) => tracing::error!("{error:#}"),
     }
     Ok(())
 }
@@ -115,15 +127,14 @@ fn choice(config: &Config) -> anyhow::Result<Option<EngineChoice>> {
     }))
 }
 
-fn options(config: &Config, choice: EngineChoice, startup: &Startup) -> anyhow::Result<KernelOptions> {
+fn options(config: &Config, choice: EngineChoice, startup: &Startup) -> KernelOptions {
     let datapath = &config.datapath;
     let misses = MissLimits {
         per_source: datapath.misses_per_source,
         in_all: datapath.misses_in_all,
         ..MissLimits::default()
     };
-    let root = pin_directory().context("failed to tell the network namespace")?;
-    Ok(KernelOptions {
+    KernelOptions {
         max_flows: datapath.max_flows,
         max_flows_v6: datapath.max_flows_v6,
         choice,
@@ -132,11 +143,22 @@ fn options(config: &Config, choice: EngineChoice, startup: &Startup) -> anyhow::
         orphan_timeout: config.lifecycle.orphan_timeout,
         misses,
         max_sessions: u32::try_from(config.webrtc.max_sessions).unwrap_or(u32::MAX),
-        pinning: match config.lifecycle.on_stop {
-            OnStop::Keep => Pinning::Keep(root),
-            OnStop::Drain => Pinning::Adopt(root),
-        },
+        pinning: pinning(config.lifecycle.on_stop),
         takes_over: startup.takes_over(),
         hook: TcHook::Best,
-    })
+    }
+}
+
+fn pinning(on_stop: OnStop) -> Pinning {
+    match (pins_root(), on_stop) {
+        (Some(root), OnStop::Keep) => Pinning::Keep(root),
+        (Some(root), OnStop::Drain) => Pinning::Adopt(root),
+        (None, OnStop::Keep) => {
+            tracing::error!(
+                "flows will not outlive this process: the kernel does not number network namespaces"
+            );
+            Pinning::None
+        }
+        (None, OnStop::Drain) => Pinning::None,
+    }
 }

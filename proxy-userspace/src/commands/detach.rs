@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::{ask, configured_address, print, running};
 use crate::{
     config::Config,
-    lifecycle::remains::{Pins, Remains, pin_directory},
+    lifecycle::remains::{Pins, Remains, pins_root},
 };
 
 #[derive(Deserialize)]
@@ -19,8 +19,10 @@ struct Detached {
 pub async fn detach(config: &Config) -> anyhow::Result<()> {
     let (dir, holder) = running(config)?;
     let mut removed = Vec::new();
-    let pins = pin_directory().context("failed to tell the network namespace")?;
-    let mut remains: Vec<Box<dyn Remains>> = vec![Box::new(Pins::below(pins))];
+    let mut remains: Vec<Box<dyn Remains>> = Vec::new();
+    if let Some(root) = pins_root() {
+        remains.push(Box::new(Pins::below(root)));
+    }
     match holder {
         // First of all its sessions go back to userspace, so that nothing is lost.
         Some(holder) => {

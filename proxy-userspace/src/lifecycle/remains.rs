@@ -14,8 +14,12 @@ use crate::{datapath::kernel::pins, net::namespace};
 const PINS: &str = "/sys/fs/bpf/srs-xproxy";
 
 /// Where programs, links and maps of this network namespace are pinned, in a directory for each layout of the maps.
-pub fn pin_directory() -> io::Result<PathBuf> {
-    Ok(Path::new(PINS).join(namespace::name()?))
+///
+/// `None` where the kernel does not number namespaces (before 5.14): nothing is pinned there, by any process.
+pub fn pins_root() -> Option<PathBuf> {
+    let name = namespace::name();
+    let name = name.inspect_err(|error| tracing::debug!(%error, "the network namespace has no number"));
+    Some(Path::new(PINS).join(name.ok()?))
 }
 
 /// Something of ours that outlives the process.

@@ -43,6 +43,8 @@ const UNSAFE_HOMES: &[&str] = &[
     "tests/src/layouts/thread.rs",
     // Commands of the bpf system call that no crate has.
     "tests/src/links.rs",
+    // A filter of system calls between fork and exec.
+    "tests/src/lacking.rs",
     // Socket options of a sender that no crate names.
     "tests/tests/netns_forward.rs",
     // An allocator that counts.
