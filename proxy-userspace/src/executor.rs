@@ -92,11 +92,6 @@ impl Executor {
         Self { records: Some(store), ..self }
     }
 
-    /// Whether sessions can go on without this process.
-    pub fn keeps_records(&self) -> bool {
-        self.records.is_some()
-    }
-
     /// Records that could not be written.
     pub fn records_refused(&self) -> u64 {
         self.records_refused
@@ -137,8 +132,8 @@ impl Executor {
                 }
                 return Some(Event::SourceUnusable { session, sources });
             }
-            Action::Readmit { session } => {
-                if !self.readmit(session, proxy) {
+            Action::Readmit { session, tuples } => {
+                if !self.readmit(session, &tuples, proxy) {
                     return Some(Event::SourceUnusable { session, sources: [].into() });
                 }
             }
@@ -228,8 +223,17 @@ impl Executor {
         true
     }
 
-    fn readmit(&mut self, id: SessionId, proxy: &Proxy) -> bool {
-        proxy.session(id).is_none_or(|session| self.open(id, session.source, session))
+    /// Nothing of a session whose socket cannot be opened is touched: its flow goes on without it.
+    fn readmit(&mut self, id: SessionId, tuples: &[Tuple], proxy: &Proxy) -> bool {
+        let Some(session) = proxy.session(id) else { return true };
+        if !self.open(id, session.source, session) {
+            return false;
+        }
+        tuples.iter().for_each(|tuple| self.bind(id, *tuple));
+        if let Some(live) = session.live().filter(|live| tuples.contains(&live.active)) {
+            self.relay.activate(id, live.active);
+        }
+        true
     }
 
     /// Makes a session known to the relay and to signalling.

@@ -129,6 +129,8 @@ pub struct Totals {
     pub adopted: u64,
     /// Of these, forwarded in the kernel.
     pub offloaded: usize,
+    /// Flows in the kernel whose session is not known.
+    pub orphans: usize,
     /// Packets by datapath and direction.
     pub packets: Vec<PathTotals>,
     /// Frames and datagrams by datapath and what became of them.

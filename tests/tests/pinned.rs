@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at its first failure")]
 
 use std::{
-    net::SocketAddr,
+    net::{SocketAddr, UdpSocket},
     process::{Command, Output, Stdio},
     sync::Arc,
     thread::sleep,
@@ -312,6 +312,24 @@ fn b6_a_process_whose_engine_cannot_run_takes_everything_away_and_relays(case: C
     }
 }
 
+fn b6_the_flow_of_a_session_whose_port_somebody_took_loses_nothing(case: Case) {
+    let network = Direct::new().unwrap();
+    let (scene, proxy) = Scene::start(&network, case, &[]);
+    let (proxy, tally) = scene.beat(|| {
+        sleep(CALM);
+        proxy.kill().unwrap();
+        let _stranger = network.proxy.enter(|| UdpSocket::bind(scene.source)).unwrap();
+        let proxy = scene.next(&[]);
+        let status = proxy.status().unwrap();
+        assert_eq!((status.totals.sessions, status.totals.orphans), (0, 1), "{status:#?}");
+        sleep(2 * CALM);
+        proxy
+    });
+    nothing_was_lost(&tally);
+    proxy.interrupt().unwrap();
+    scene.nothing_is_left();
+}
+
 fn a11_ctrl_c_leaves_nothing_attached_or_pinned(case: Case) {
     let network = Direct::new().unwrap();
     let (scene, proxy) = Scene::start(&network, case, &[]);
@@ -363,6 +381,7 @@ integration_tests::in_cases!(xdp, tc, xdp_v6, tc_v6: {
     b6_a_process_that_drains_takes_over_what_one_that_keeps_has_left,
     b6_what_another_layout_left_is_taken_away,
     b6_a_process_whose_engine_cannot_run_takes_everything_away_and_relays,
+    b6_the_flow_of_a_session_whose_port_somebody_took_loses_nothing,
     a11_ctrl_c_leaves_nothing_attached_or_pinned,
     a9_detach_takes_everything_away_when_nobody_runs,
     a9_detach_beside_a_process_leaves_it_relaying

@@ -26,10 +26,13 @@ pub enum Action {
         sources: Arc<[IpAddr]>,
     },
     /// Open the source socket of an adopted session (or say [`super::Event::SourceUnusable`]) and make it known to the
-    /// relay and to signalling.
+    /// relay and to signalling; then relay its tuples, and send the origin's packets to the active one if it is among
+    /// them.
     Readmit {
         /// The session.
         session: SessionId,
+        /// Its tuples that no other session holds.
+        tuples: Vec<Tuple>,
     },
     /// Write the session's record anew: what it holds has changed.
     Record {

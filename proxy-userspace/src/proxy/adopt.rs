@@ -13,7 +13,7 @@ use super::{Action, CLOSE_QUIET, Inheritance, InheritedFlow, Proxy};
 use crate::{
     datapath::{Escalation, FlowCounters, FlowId},
     session::{
-        EndReason, Live, MAX_BACKUPS, Offload, Proof, Session, SessionId, State,
+        EndReason, Live, MAX_BACKUPS, Offload, Proof, RelayReason, Session, SessionId, State, Tuple,
         record::{Path, Record},
     },
 };
@@ -120,10 +120,10 @@ impl Proxy {
         self.by_ufrags.insert(offer.ufrags.clone(), id);
         self.sessions.insert(id, Session { offer, media, source, born, state });
         self.stats.adopted += 1;
-        out.push(Action::Readmit { session: id });
-        if self.sessions.get(&id).and_then(Session::live).is_some() {
-            self.bind_adopted(id, out);
-        } else {
+        let tuples = self.hold_tuples(id);
+        let is_awaited = tuples.is_none();
+        out.push(Action::Readmit { session: id, tuples: tuples.unwrap_or_default() });
+        if is_awaited {
             self.await_client(client_ip, out);
         }
         true
@@ -153,43 +153,44 @@ impl Proxy {
         live
     }
 
-    fn bind_adopted(&mut self, id: SessionId, out: &mut Vec<Action>) {
-        let Some(session) = self.sessions.get(&id) else { return };
-        let tuples: Vec<_> = session.tuples().collect();
-        for tuple in tuples.iter().filter(|tuple| !self.by_tuple.contains_key(tuple)).collect::<Vec<_>>() {
-            self.bind(id, *tuple, out);
-        }
-        if let Some(&active) = tuples.first().filter(|active| self.by_tuple.get(active) == Some(&id)) {
-            out.push(Action::Activate { session: id, tuple: active });
-        }
+    /// Gives a session its tuples as far as no other one holds them; `None` while its client was not heard.
+    fn hold_tuples(&mut self, id: SessionId) -> Option<Vec<Tuple>> {
+        let session = self.sessions.get(&id).filter(|session| session.live().is_some())?;
+        let tuples: Vec<_> = session.tuples().filter(|tuple| !self.by_tuple.contains_key(tuple)).collect();
+        tuples.iter().for_each(|tuple| self.hold(id, *tuple));
+        Some(tuples)
     }
 
     fn adopt_orphan(&mut self, flow: InheritedFlow, now: Instant, out: &mut Vec<Action>) {
         // A port that a session with a record holds as well is freed by that session.
         self.ports.adopt(flow.source, flow.origin);
-        let session = SessionId(self.next_session);
-        self.next_session += 1;
-        self.orphans.insert(session, flow, now);
-        self.stats.orphaned += 1;
-        out.push(Action::Escalate { flow: flow.id, what: self.orphan_escalation(flow.client.ip()) });
+        let session = self.name_session();
+        self.orphan(session, flow, now, out);
     }
 
     /// The source port of an adopted session is somebody else's by now: nobody can relay it.
     pub(super) fn adoption_failed(&mut self, id: SessionId, now: Instant, out: &mut Vec<Action>) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let (source, origin) = (session.source, session.media);
-        let flow = session.flow();
-        if let Some(live) = session.live_mut()
-            && let Some(flow) = flow
-        {
+        let (source, origin, flow) = (session.source, session.media, session.flow());
+        let tuples: Vec<_> = session.tuples().collect();
+        if let (Some(live), Some(flow)) = (session.live_mut(), flow) {
             let client = live.active.client;
-            live.offload = Offload::relayed(crate::session::RelayReason::Settling, now);
-            self.orphans.insert(id, InheritedFlow { id: flow, client, source, origin }, now);
-            self.stats.orphaned += 1;
+            live.offload = Offload::relayed(RelayReason::Settling, now);
+            self.orphan(id, InheritedFlow { id: flow, client, source, origin }, now, out);
         } else {
             self.ports.discard(source, origin);
         }
+        for tuple in tuples {
+            // It was never bound: what the kernel knows of it is the flow's.
+            self.let_go(id, tuple);
+        }
         self.end(id, EndReason::NoSourcePort, now, out);
+    }
+
+    /// Lets a flow go on that no session is known for.
+    fn orphan(&mut self, session: SessionId, flow: InheritedFlow, now: Instant, out: &mut Vec<Action>) {
+        self.orphans.insert(session, flow, now);
+        out.push(Action::Escalate { flow: flow.id, what: self.orphan_escalation(flow.client.ip()) });
     }
 
     pub(super) fn orphans_looked(

@@ -11,8 +11,6 @@ pub struct Stats {
     pub admitted: u64,
     /// Sessions taken over from an earlier process.
     pub adopted: u64,
-    /// Flows taken over without the record of their session.
-    pub orphaned: u64,
     /// Flows installed.
     pub offloads: u64,
     /// Return paths moved.

@@ -149,16 +149,29 @@ impl Proxy {
     }
 
     pub(super) fn bind(&mut self, id: SessionId, tuple: Tuple, out: &mut Vec<Action>) {
-        self.touched.push(id);
-        self.by_tuple.insert(tuple, id);
-        self.by_client_ip.entry(tuple.client.ip()).or_default().insert(id);
+        self.hold(id, tuple);
         out.push(Action::Bind { session: id, tuple });
     }
 
-    pub(super) fn unbind(&mut self, id: SessionId, tuple: Tuple, out: &mut Vec<Action>) {
-        if self.by_tuple.get(&tuple) == Some(&id) {
+    /// Notes that a session has a tuple.
+    pub(super) fn hold(&mut self, id: SessionId, tuple: Tuple) {
+        self.touched.push(id);
+        self.by_tuple.insert(tuple, id);
+        self.by_client_ip.entry(tuple.client.ip()).or_default().insert(id);
+    }
+
+    /// Notes that a session has a tuple no more; false if another one has it.
+    pub(super) fn let_go(&mut self, id: SessionId, tuple: Tuple) -> bool {
+        let is_holder = self.by_tuple.get(&tuple) == Some(&id);
+        if is_holder {
             self.touched.push(id);
             self.by_tuple.remove(&tuple);
+        }
+        is_holder
+    }
+
+    pub(super) fn unbind(&mut self, id: SessionId, tuple: Tuple, out: &mut Vec<Action>) {
+        if self.let_go(id, tuple) {
             out.push(Action::Unbind { tuple, session: id });
         }
         let still_there = self
