@@ -94,11 +94,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let is_crash_loop = startup.is_crash_loop();
 
     // A signal before the other process has let go ends this one and nothing else.
-    let (home, mut estate) = startup.commit(records.as_mut().map(|records| records as _)).await?;
+    let (home, mut estate) = startup.commit(records.as_mut()).await?;
     let signals = Signals::watch()?;
-    if let Some(records) = &mut records {
-        records.move_in().context("failed to move the records of sessions")?;
-    }
     let (kernel, findings) = kernel::begin(&config, kernel, is_crash_loop).await?;
     registry.adopt(std::mem::take(&mut estate.known));
     if let Some(origin) = static_origin {

@@ -80,12 +80,14 @@ impl ControlLoop {
         if let Some(left) = left {
             self.handle(Event::Adopted(Box::new(left))).await;
         }
+        // It knows every session now, and what waits in its sockets does not wait for thousands of routes.
+        self.executor.relay_mut().resume()?;
         let flows = self.proxy.flows().collect();
         if let Some(kernel) = self.executor.kernel_mut() {
             let lost = kernel.adopt(flows).await;
             self.handle(Event::NextHopLost(lost)).await;
         }
-        self.executor.relay_mut().resume()
+        Ok(())
     }
 
     /// Runs until it is stopped.

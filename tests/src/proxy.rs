@@ -96,6 +96,12 @@ impl Runtime {
         Arc::new(Self(std::env::temp_dir().join(name)))
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// Has the proxy that `command` starts use it.
     pub fn apply(&self, command: &mut Command) {
         command.env("PROXY_RUNTIME_DIR", &self.0);

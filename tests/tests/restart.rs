@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at its first failure")]
 
 use std::{
+    fs::{self, File},
     net::{Ipv4Addr, SocketAddr},
     process::{Command, Output, Stdio},
     sync::atomic::{AtomicBool, Ordering},
@@ -10,11 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+
 use integration_tests::{
     http::{Request, Url},
     load::Client,
     netns::{Direct, Namespace, Routed},
-    proxy::{Engine, Proxy},
+    proxy::{Engine, Proxy, Runtime},
     raw::{self, Endpoint, RawOrigin, RawSession},
     site::Site,
 };
@@ -246,6 +249,40 @@ fn requests_that_come_during_a_take_over_are_answered() {
         let (proxy, _) = take_over(&network.proxy, Direct::PROXY, Engine::Userspace, proxy);
         stop.store(true, Ordering::Relaxed);
         assert!(asking.join().unwrap() > 0);
+        drop(proxy);
+    });
+}
+
+#[test]
+fn a_process_that_may_open_nothing_does_not_spin_and_is_taken_over_from_later() {
+    let network = Direct::new().unwrap();
+    let runtime = Runtime::new();
+    fs::create_dir(runtime.path()).unwrap();
+    let log = runtime.path().join("log");
+    let mut command = Proxy::command(Engine::Userspace).unwrap();
+    command.stderr(File::create(&log).unwrap());
+    let proxy = Proxy::spawn_in(&network.proxy, Direct::PROXY, command, runtime).unwrap();
+    let ends = Ends::start(&network, &proxy);
+    let (session, source) = ends.connect(&network, &proxy, "clnt");
+    let process = Pid::from_raw(proxy.id().cast_signed());
+    let none = Rlimit { current: Some(0), ..getrlimit(Resource::Nofile) };
+    let before = prlimit(process, Resource::Nofile, none).unwrap();
+    let refusals = || fs::read_to_string(&log).unwrap().matches("hand-over socket").count();
+    scope(|threads| {
+        let watching = threads.spawn(|| {
+            let end = Instant::now() + PATIENCE;
+            while refusals() == 0 && Instant::now() < end {
+                sleep(QUIET / 10);
+            }
+            sleep(Duration::from_secs(1));
+            let refusals = refusals();
+            prlimit(process, Resource::Nofile, before).unwrap();
+            refusals
+        });
+        let (proxy, _) = take_over(&network.proxy, Direct::PROXY, Engine::Userspace, proxy);
+        let refusals = watching.join().unwrap();
+        assert!((1..30).contains(&refusals), "{refusals} visitors sent away in a second");
+        ends.pass(&session, source);
         drop(proxy);
     });
 }

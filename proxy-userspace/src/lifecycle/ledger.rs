@@ -1,6 +1,6 @@
 //! Records of sessions that move: an earlier process may have kept them elsewhere than this one does.
 
-use std::io;
+use std::{collections::HashSet, io};
 
 use crate::session::{SessionId, record::RecordStore};
 
@@ -20,15 +20,24 @@ impl Ledger {
     /// Moves every record to where this process keeps them.
     pub fn move_in(&mut self) -> io::Result<()> {
         let Some(mut before) = self.before.take() else { return Ok(()) };
-        let known = self.store.load()?;
-        for (session, record) in before.load()? {
-            if !known.iter().any(|(other, _)| *other == session) {
+        let found = before.load()?;
+        if found.is_empty() {
+            // As a rule: then what is in the store need not be read for this.
+            return Ok(());
+        }
+        let known = ids(&self.store.load()?);
+        for (session, record) in found {
+            if !known.contains(&session) {
                 self.store.put(session, &record)?;
             }
             before.delete(session)?;
         }
         Ok(())
     }
+}
+
+fn ids(records: &[(SessionId, Vec<u8>)]) -> HashSet<SessionId> {
+    records.iter().map(|(id, _)| *id).collect()
 }
 
 impl RecordStore for Ledger {
@@ -46,10 +55,9 @@ impl RecordStore for Ledger {
     /// A record that is in both places is the one where this process keeps them.
     fn load(&self) -> io::Result<Vec<(SessionId, Vec<u8>)>> {
         let mut records = self.store.load()?;
-        let others = self.before.as_ref().map(|before| before.load()).transpose()?.unwrap_or_default();
-        let is_new = |id: &SessionId| !records.iter().any(|(known, _)| known == id);
-        let mut others: Vec<_> = others.into_iter().filter(|(id, _)| is_new(id)).collect();
-        records.append(&mut others);
+        let Some(before) = &self.before else { return Ok(records) };
+        let known = ids(&records);
+        records.extend(before.load()?.into_iter().filter(|(id, _)| !known.contains(id)));
         Ok(records)
     }
 }

@@ -1,28 +1,31 @@
 //! The start of a process: what it owns, and what it finds of the one before.
 
 use std::{
+    collections::HashSet,
     io,
     os::fd::OwnedFd,
     time::{Duration, SystemTime},
 };
 
 use anyhow::{Context as _, bail};
-use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
-    Estate, Owner, OwnerError, RecordFiles, RuntimeDir,
+    Estate, Ledger, Owner, OwnerError, RecordFiles, RuntimeDir,
     starts::{self, Starts},
 };
 use crate::{
     config,
     net::handover::{Channel, Doorbell, HandoverError, Parcel, Role},
-    session::record::RecordStore,
+    session::record::RecordStore as _,
 };
 
 /// The old process finishes requests before it gives anything.
 const TAKE: Duration = Duration::from_secs(60);
 /// A visitor says at once what it wants.
 const GREETING: Duration = Duration::from_secs(2);
+/// How long nobody is let in after the system refused a visitor, which is mostly a lack of descriptors.
+const REST: Duration = Duration::from_millis(100);
 
 /// A process that has not begun to serve.
 #[derive(Debug)]
@@ -90,18 +93,20 @@ impl Startup {
         self.home.as_ref().map(open).transpose().context("failed to open the records of sessions")
     }
 
-    /// Makes everything that was left this process's own. `records` tell of sessions if no process does.
+    /// Makes everything that was left this process's own, and `records` with it; they tell of sessions if no process does.
     ///
     /// From here on the process before this one does nothing any more.
-    pub async fn commit(
-        self,
-        records: Option<&mut (dyn RecordStore + 'static)>,
-    ) -> anyhow::Result<(Option<Home>, Estate)> {
+    pub async fn commit(self, records: Option<&mut Ledger>) -> anyhow::Result<(Option<Home>, Estate)> {
         let is_crash_loop = self.is_crash_loop();
-        let estate = match (self.before, records) {
-            (Some(before), _) => before.claim().await.context("failed to take over")?,
-            (None, Some(records)) => read_records(records, is_crash_loop)?,
-            (None, None) => Estate::default(),
+        let taken = match self.before {
+            Some(before) => Some(before.claim().await.context("failed to take over")?),
+            None => None,
+        };
+        let Some(records) = records else { return Ok((self.home, taken.unwrap_or_default())) };
+        records.move_in().context("failed to move the records of sessions")?;
+        let estate = match taken {
+            Some(estate) => estate,
+            None => read_records(records, is_crash_loop)?,
         };
         Ok((self.home, estate))
     }
@@ -157,15 +162,14 @@ fn may_go_without(error: &anyhow::Error) -> bool {
     }
 }
 
-fn read_records(records: &mut dyn RecordStore, is_crash_loop: bool) -> anyhow::Result<Estate> {
+fn read_records(records: &mut Ledger, is_crash_loop: bool) -> anyhow::Result<Estate> {
     let found = records.load().context("failed to read the records of sessions")?;
     let ids: Vec<_> = found.iter().map(|(id, _)| *id).collect();
     // What killed the processes before this one may be in the records.
     let estate = if is_crash_loop { Estate::default() } else { Estate::from_records(found) };
-    for id in ids {
-        if !estate.sessions.iter().any(|(kept, _)| *kept == id) {
-            records.delete(id).context("failed to delete the record of a session")?;
-        }
+    let kept: HashSet<_> = estate.sessions.iter().map(|(id, _)| *id).collect();
+    for id in ids.into_iter().filter(|id| !kept.contains(id)) {
+        records.delete(id).context("failed to delete the record of a session")?;
     }
     Ok(estate)
 }
@@ -209,16 +213,17 @@ impl Home {
         loop {
             match self.answer().await {
                 Ok(channel) => return channel,
-                Err(error) => tracing::warn!(%error, "a visitor at the hand-over socket is sent away"),
+                Err(error) => {
+                    tracing::warn!(%error, "a visitor at the hand-over socket is sent away");
+                    tokio::time::sleep(REST).await;
+                }
             }
         }
     }
 
     async fn answer(&self) -> Result<Channel, HandoverError> {
-        let mut ready = self.doorbell.readable().await?;
-        let answered = ready.try_io(|doorbell| doorbell.get_ref().answer(GREETING));
-        let Ok(channel) = answered else { return Box::pin(self.answer()).await };
-        let channel = channel?;
+        let answer = |doorbell: &Doorbell| doorbell.answer(GREETING);
+        let channel = self.doorbell.async_io(Interest::READABLE, answer).await?;
         let greeted = tokio::task::spawn_blocking(move || channel.greet().map(|pid| (channel, pid))).await;
         let (channel, pid) = greeted.map_err(io::Error::other)??;
         tracing::info!(pid, "another process takes over");

@@ -28,6 +28,10 @@ fn record() -> Record {
     }
 }
 
+fn ledger(startup: &Startup) -> Ledger {
+    Ledger::new(Box::new(startup.record_files().unwrap().unwrap()), None)
+}
+
 /// Gives what `home` has and `estate` to the next visitor.
 async fn hand_over(home: &Home, estate: &Estate) -> Result<(), HandoverError> {
     let mut channel = home.visitor().await;
@@ -109,7 +113,7 @@ async fn records_are_found_by_the_next_process_and_illegible_ones_are_deleted() 
     records.put(SessionId(9), b"?").unwrap();
     drop((first, records));
     let second = Startup::begin(&settings(dir.0.path(), false)).unwrap();
-    let mut records = second.record_files().unwrap().unwrap();
+    let mut records = ledger(&second);
     let (_home, estate) = second.commit(Some(&mut records)).await.unwrap();
     assert_eq!((estate.sessions, estate.next_session), (vec![(SessionId(7), record())], 10));
     assert_eq!(records.load().unwrap().len(), 1);
@@ -125,7 +129,7 @@ async fn in_a_crash_loop_no_session_is_taken_over_and_its_record_goes() {
         }
         let startup = Startup::begin(&settings(dir.0.path(), false)).unwrap();
         assert_eq!(startup.is_crash_loop(), deaths == 3);
-        let mut records = startup.record_files().unwrap().unwrap();
+        let mut records = ledger(&startup);
         records.put(SessionId(7), &record().encode().unwrap()).unwrap();
         let (_home, estate) = startup.commit(Some(&mut records)).await.unwrap();
         let expected = usize::from(deaths < 3);
