@@ -49,15 +49,13 @@ enum Wake {
     Visitor(Channel),
 }
 
-/// How this process ends.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// How this process ends, unless another one has taken over.
+#[derive(Clone, Copy)]
 enum End {
     /// Sessions end.
     Drain,
     /// Sessions are left to the next process.
     Keep,
-    /// Another process has everything already.
-    HandedOver,
 }
 
 /// A proxy with all its parts.
@@ -125,7 +123,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 impl App {
     async fn serve(mut self) -> anyhow::Result<()> {
         self.move_in()?;
-        let end = loop {
+        let (how, serving) = loop {
             let (stop, stopping) = watch::channel(false);
             let serving = self.servers.serve(self.backend(), &stopping)?;
             let wake = self.wait().await;
@@ -137,13 +135,16 @@ impl App {
                     // Requests under way belong to this process; those that come now wait for the other one.
                     serving.join_all().await;
                     match self.hand_over(channel).await {
-                        Ok(()) => break (End::HandedOver, JoinSet::new()),
+                        Ok(()) => {
+                            tracing::info!("another process has taken over");
+                            return Ok(());
+                        }
                         Err(error) => tracing::error!("take-over failed, this process goes on: {error:#}"),
                     }
                 }
             }
         };
-        self.end(end).await;
+        self.end(how, serving).await;
         Ok(())
     }
 
@@ -205,14 +206,10 @@ impl App {
         Ok(())
     }
 
-    async fn end(self, (how, serving): (End, JoinSet<()>)) {
+    async fn end(self, how: End, serving: JoinSet<()>) {
         let Self { config, servers, home, control, .. } = self;
-        // From here on connections are refused, unless another process has the listeners.
+        // From here on connections are refused.
         drop(servers);
-        if how == End::HandedOver {
-            tracing::info!("another process has taken over");
-            return;
-        }
         quit_by_force_after(config.force_quit_timeout);
         serving.join_all().await;
         match how {
@@ -220,7 +217,7 @@ impl App {
                 tracing::info!("stopping; sessions are left to the next process");
                 control.leave().await;
             }
-            End::Drain | End::HandedOver => {
+            End::Drain => {
                 tracing::info!("stopping; sessions end");
                 control.stop().await;
             }

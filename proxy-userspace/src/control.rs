@@ -4,6 +4,7 @@ use std::{
     collections::{HashSet, VecDeque},
     io,
     net::{IpAddr, SocketAddr},
+    ops::ControlFlow,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -104,30 +105,12 @@ impl ControlLoop {
             tokio::select! {
                 Some(event) = events.recv() => self.handle(event).await,
                 Some(event) = origins.recv() => self.origin_changed(event).await,
-                command = self.commands.recv() => match command {
-                    Some(Command::Stop(reply)) => {
-                        self.handle(Event::Shutdown).await;
-                        if let Some(kernel) = self.executor.kernel_mut() {
-                            kernel.close().await;
-                        }
-                        // Whoever asked may have given up waiting.
-                        let _gone = reply.send(());
+                command = self.commands.recv() => {
+                    let Some(command) = command else { return };
+                    if self.obey(command).await.is_break() {
                         return;
                     }
-                    Some(Command::Leave(reply)) => {
-                        if let Some(kernel) = self.executor.kernel_mut().filter(|kernel| !kernel.outlives()) {
-                            kernel.close().await;
-                        }
-                        // Whoever asked may have given up waiting.
-                        let _gone = reply.send(());
-                        return;
-                    }
-                    Some(Command::HandOver(reply)) => if self.hand_over(reply).await {
-                        return;
-                    }
-                    Some(command) => self.obey(command).await,
-                    None => return,
-                },
+                }
                 _ = tick.tick() => {
                     self.handle(Event::Tick).await;
                     self.begin_grace();
@@ -148,7 +131,8 @@ impl ControlLoop {
         }
     }
 
-    async fn obey(&mut self, command: Command) {
+    /// Does what it is told; some of that ends the loop.
+    async fn obey(&mut self, command: Command) -> ControlFlow<()> {
         match command {
             Command::Offer { offer, media, sources, reply } => {
                 let session = self.proxy.name_session();
@@ -173,8 +157,22 @@ impl ControlLoop {
                 // Whoever asked may have given up waiting.
                 let _gone = reply.send(detached);
             }
-            Command::HandOver(_) | Command::Leave(_) | Command::Stop(_) => {}
+            Command::HandOver(reply) => return self.hand_over(reply).await,
+            Command::Leave(reply) => {
+                if let Some(kernel) = self.executor.kernel_mut().filter(|kernel| !kernel.outlives()) {
+                    kernel.close().await;
+                }
+                return ended(reply);
+            }
+            Command::Stop(reply) => {
+                self.handle(Event::Shutdown).await;
+                if let Some(kernel) = self.executor.kernel_mut() {
+                    kernel.close().await;
+                }
+                return ended(reply);
+            }
         }
+        ControlFlow::Continue(())
     }
 
     /// Applies an event and everything that follows from it.
@@ -250,6 +248,12 @@ impl ControlLoop {
             registry.refresh(&stream).await;
         }
     }
+}
+
+fn ended(reply: oneshot::Sender<()>) -> ControlFlow<()> {
+    // Whoever asked may have given up waiting.
+    let _gone = reply.send(());
+    ControlFlow::Break(())
 }
 
 /// Resolves when the grace period that is under way is over; never, if there is none.

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    ops::ControlFlow,
     os::fd::OwnedFd,
     time::{Instant, SystemTime},
 };
@@ -18,8 +19,7 @@ pub struct Frozen {
     pub sockets: Vec<(Role, OwnedFd)>,
     /// Sessions, ports that rest and the next number; what the registry knows is to be added.
     pub estate: Estate,
-    pause: oneshot::Sender<oneshot::Sender<()>>,
-    leave: oneshot::Receiver<oneshot::Sender<()>>,
+    pause: oneshot::Sender<oneshot::Sender<Paused>>,
 }
 
 impl Frozen {
@@ -27,8 +27,7 @@ impl Frozen {
     pub async fn pause(self) -> Option<Paused> {
         let (reply, paused) = oneshot::channel();
         self.pause.send(reply).ok()?;
-        paused.await.ok()?;
-        Some(Paused(self.leave.await.ok()?))
+        paused.await.ok()
     }
 }
 
@@ -45,30 +44,24 @@ impl Paused {
 }
 
 impl ControlLoop {
-    /// Waits for the outcome of a take-over; true if another process has everything.
-    pub(super) async fn hand_over(&mut self, reply: oneshot::Sender<io::Result<Frozen>>) -> bool {
-        let (pause, paused) = oneshot::channel::<oneshot::Sender<()>>();
-        let (to_leave, leave) = oneshot::channel();
-        let frozen = self.executor.relay().share().map(|sockets| Frozen {
-            sockets,
-            estate: self.estate(),
-            pause,
-            leave,
-        });
+    /// Waits for the outcome of a take-over; the loop ends if another process has everything.
+    pub(super) async fn hand_over(&mut self, reply: oneshot::Sender<io::Result<Frozen>>) -> ControlFlow<()> {
+        let (pause, paused) = oneshot::channel::<oneshot::Sender<Paused>>();
+        let sockets = self.executor.relay().share();
+        let frozen = sockets.map(|sockets| Frozen { sockets, estate: self.estate(), pause });
         if reply.send(frozen).is_err() {
-            return false;
+            return ControlFlow::Continue(());
         }
-        let Ok(done) = paused.await else { return false };
+        let Ok(reply) = paused.await else { return ControlFlow::Continue(()) };
         self.executor.relay_mut().pause();
-        let (left, outcome) = oneshot::channel();
-        let heard = done.send(()).is_ok() && to_leave.send(left).is_ok();
-        if heard && outcome.await.is_ok() {
-            return true;
+        let (leave, outcome) = oneshot::channel();
+        if reply.send(Paused(leave)).is_ok() && outcome.await.is_ok() {
+            return ControlFlow::Break(());
         }
         if let Err(error) = self.executor.relay_mut().resume() {
             tracing::error!(%error, "failed to start the relay again");
         }
-        false
+        ControlFlow::Continue(())
     }
 
     fn estate(&self) -> Estate {

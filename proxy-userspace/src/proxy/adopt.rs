@@ -20,10 +20,10 @@ use crate::{
 
 /// A flow that belongs to no session we know.
 #[derive(Debug)]
-struct Orphan {
+pub(super) struct Orphan {
     /// What the flow holds, it holds in this name.
     session: SessionId,
-    flow: InheritedFlow,
+    pub(super) flow: InheritedFlow,
     since: Instant,
     /// A DTLS alert went by.
     closing: bool,
@@ -42,13 +42,8 @@ impl Orphans {
         self.0.insert(flow.id.0, Orphan { session, flow, since, closing: false });
     }
 
-    fn of(&self, sessions: &[SessionId]) -> Vec<FlowId> {
-        let flows = self.iter().filter(|(session, _)| sessions.contains(session));
-        flows.map(|(_, flow)| flow).collect()
-    }
-
-    fn ids_where(&self, which: impl Fn(&InheritedFlow) -> bool) -> Vec<FlowId> {
-        self.0.values().map(|orphan| &orphan.flow).filter(|flow| which(flow)).map(|flow| flow.id).collect()
+    fn ids_where(&self, which: impl Fn(&Orphan) -> bool) -> Vec<FlowId> {
+        self.0.values().filter(|orphan| which(orphan)).map(|orphan| orphan.flow.id).collect()
     }
 }
 
@@ -214,7 +209,7 @@ impl Proxy {
         &mut self,
         now: Instant,
         out: &mut Vec<Action>,
-        which: impl Fn(&InheritedFlow) -> bool,
+        which: impl Fn(&Orphan) -> bool,
     ) {
         for flow in self.orphans.ids_where(which) {
             self.end_orphan(flow, now, out);
@@ -223,15 +218,13 @@ impl Proxy {
 
     /// Ends flows that have no way through the network.
     pub(super) fn end_orphans_of(&mut self, sessions: &[SessionId], now: Instant, out: &mut Vec<Action>) {
-        for flow in self.orphans.of(sessions) {
-            self.end_orphan(flow, now, out);
-        }
+        self.end_orphans(now, out, |orphan| sessions.contains(&orphan.session));
     }
 
     /// A session that is awaited from a client address may come from a tuple that an orphan's flow has the key of.
     pub(super) fn escalate_orphans(&self, ip: IpAddr, out: &mut Vec<Action>) {
         let what = self.orphan_escalation(ip);
-        let flows = self.orphans.ids_where(|flow| flow.client.ip() == ip);
+        let flows = self.orphans.ids_where(|orphan| orphan.flow.client.ip() == ip);
         out.extend(flows.into_iter().map(|flow| Action::Escalate { flow, what }));
     }
 

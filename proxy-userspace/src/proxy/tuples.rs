@@ -17,7 +17,7 @@ impl Proxy {
         if !self.sessions.contains_key(&check.session) {
             return;
         }
-        self.end_orphans(now, out, |orphan| orphan.client == check.tuple.client);
+        self.end_orphans(now, out, |orphan| orphan.flow.client == check.tuple.client);
         let stolen = self.take_tuple(check.tuple, check.session, now, out);
         let bound = match self.sessions.get(&check.session).and_then(Session::live) {
             None => self.first_heard(&check, now, out),
