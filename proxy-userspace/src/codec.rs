@@ -61,8 +61,13 @@ impl Encoder {
         self.0.extend(value.to_be_bytes());
     }
 
-    /// How many items follow.
-    pub fn count(&mut self, count: usize) {
+    /// A list.
+    pub fn list<T>(&mut self, items: &[T], put: impl Fn(&mut Self, &T)) {
+        self.count(items.len());
+        items.iter().for_each(|item| put(self, item));
+    }
+
+    fn count(&mut self, count: usize) {
         self.u32(u32::try_from(count).expect("no list of ours has four billion items"));
     }
 
@@ -127,6 +132,12 @@ impl<'a> Decoder<'a> {
     /// A byte.
     pub fn u8(&mut self) -> Result<u8, DecodeError> {
         Ok(self.0.u8()?)
+    }
+
+    /// The version of the layout, if it is the one that this build knows.
+    pub fn version(&mut self, known: u8) -> Result<(), DecodeError> {
+        let version = self.u8()?;
+        if version == known { Ok(()) } else { Err(DecodeError::Version(version)) }
     }
 
     /// A 16-bit number.
@@ -212,8 +223,7 @@ mod tests {
         encoder.text("naïve");
         encoder.option(None::<u8>, Encoder::u8);
         encoder.option(Some(7), Encoder::u16);
-        encoder.count(addresses.len());
-        addresses.iter().for_each(|address| encoder.address(*address));
+        encoder.list(&addresses, |encoder, address| encoder.address(*address));
         let bytes = encoder.into_bytes();
         let mut decoder = Decoder::new(&bytes);
         assert_eq!(decoder.u64(), Ok(u64::MAX - 1));

@@ -209,7 +209,8 @@ pub trait Datapath: Send + Sync {
     fn escalate(&mut self, id: FlowId, what: Escalation);
     /// Counters of a flow.
     fn counters(&self, id: FlowId) -> FlowCounters;
-    /// Frames by engine and reason since the start: `(engine, reason, frames)`.
+    /// Frames by engine and reason: `(engine, reason, frames)`, since the tables were made, which an earlier process may
+    /// have done.
     fn reasons(&self) -> Vec<(Engine, proxy_common::verdict::Reason, u64)>;
     /// Where a client's last STUN request without a flow entered.
     fn arrival(&self, client: SocketAddr) -> Option<Arrival>;

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::{ask, configured_address, print, running};
 use crate::{
     config::Config,
-    lifecycle::remains::{Pins, Remains, pins_root},
+    lifecycle::remains::{pins_root, remove_pins, remove_records},
 };
 
 #[derive(Deserialize)]
@@ -19,23 +19,19 @@ struct Detached {
 pub async fn detach(config: &Config) -> anyhow::Result<()> {
     let (dir, holder) = running(config)?;
     let mut removed = Vec::new();
-    let mut remains: Vec<Box<dyn Remains>> = Vec::new();
+    // First of all the sessions of a process that runs go back to userspace, so that nothing is lost.
+    if let Some(holder) = &holder {
+        let address = holder.system_api.unwrap_or_else(|| configured_address(config));
+        let answer = ask(config, address, Method::POST, "/api/v1/proxy/detach").await;
+        let answer = answer.with_context(|| format!("{holder} runs and cannot be told to let go"))?;
+        let Detached { interfaces } = serde_json::from_str(&answer).context("its answer is unknown")?;
+        removed.extend(interfaces.iter().map(|name| format!("programs on {name}")));
+    }
     if let Some(root) = pins_root() {
-        remains.push(Box::new(Pins::below(root)));
+        removed.extend(remove_pins(&root)?);
     }
-    match holder {
-        // First of all its sessions go back to userspace, so that nothing is lost.
-        Some(holder) => {
-            let address = holder.system_api.unwrap_or_else(|| configured_address(config));
-            let answer = ask(config, address, Method::POST, "/api/v1/proxy/detach").await;
-            let answer = answer.with_context(|| format!("{holder} runs and cannot be told to let go"))?;
-            let Detached { interfaces } = serde_json::from_str(&answer).context("its answer is unknown")?;
-            removed.extend(interfaces.iter().map(|name| format!("programs on {name}")));
-        }
-        None => remains.push(Box::new(dir)),
-    }
-    for remains in remains {
-        removed.extend(remains.remove()?);
+    if holder.is_none() {
+        removed.extend(remove_records(&dir)?);
     }
     print(&report(&removed))
 }

@@ -115,7 +115,7 @@ pub struct InterfaceView {
 /// A session.
 #[derive(Clone, Debug, Serialize)]
 pub struct SessionView {
-    /// Its number in this process.
+    /// Its number, which it keeps when another process takes it over.
     pub id: u64,
     /// Its stream.
     pub stream: String,

@@ -56,17 +56,15 @@ impl Estate {
         let mut out = Encoder::default();
         out.u8(VERSION);
         out.u64(self.next_session);
-        out.count(self.sessions.len());
-        for (session, record) in &self.sessions {
+        out.list(&self.sessions, |out, (session, record)| {
             out.u64(session.0);
             out.bytes(&record.encode_unbounded());
-        }
-        out.count(self.rests.len());
-        for rest in &self.rests {
+        });
+        out.list(&self.rests, |out, rest| {
             out.address(rest.source);
             out.address(rest.origin);
             out.u64(u64::try_from(rest.left.as_millis()).unwrap_or(u64::MAX));
-        }
+        });
         encode_known(&mut out, &self.known);
         out.into_bytes()
     }
@@ -74,10 +72,7 @@ impl Estate {
     /// Reads an estate that is all of `bytes`.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut from = Decoder::new(bytes);
-        match from.u8()? {
-            VERSION => {}
-            other => return Err(DecodeError::Version(other)),
-        }
+        from.version(VERSION)?;
         let estate = Self {
             next_session: from.u64()?,
             sessions: from.list(|from| Ok((SessionId(from.u64()?), Record::decode(from.bytes()?)?)))?,
@@ -130,13 +125,11 @@ fn known_from(sessions: &[(SessionId, Record)]) -> Known {
 }
 
 fn encode_known(out: &mut Encoder, known: &Known) {
-    out.count(known.origins.len());
-    known.origins.iter().for_each(|origin| encode_origin(out, origin));
-    out.count(known.picks.len());
-    for (stream, origin) in &known.picks {
+    out.list(&known.origins, |out, origin| encode_origin(out, origin));
+    out.list(&known.picks, |out, (stream, origin)| {
         out.text(stream.as_str());
         out.text(&origin.0);
-    }
+    });
 }
 
 fn decode_known(from: &mut Decoder<'_>) -> Result<Known, DecodeError> {

@@ -9,7 +9,7 @@ use std::{
 
 use crate::session::{
     SessionId,
-    record::{RECORD_SIZE, RecordStore},
+    record::{RecordStore, padded},
 };
 
 /// A directory with one file per session.
@@ -33,12 +33,10 @@ impl RecordFiles {
 
 impl RecordStore for RecordFiles {
     fn put(&mut self, session: SessionId, record: &[u8]) -> io::Result<()> {
-        let mut padded = [0; RECORD_SIZE];
-        let room = padded.get_mut(..record.len()).ok_or(io::ErrorKind::InvalidInput)?;
-        room.copy_from_slice(record);
+        let record = padded(record)?;
         let mut open = OpenOptions::new();
         open.write(true).create(true).truncate(false).mode(0o600);
-        open.open(self.path(session))?.write_all(&padded)
+        open.open(self.path(session))?.write_all(&record)
     }
 
     fn delete(&mut self, session: SessionId) -> io::Result<()> {
@@ -64,7 +62,7 @@ impl RecordStore for RecordFiles {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lifecycle::owner::tests::TestDir;
+    use crate::{lifecycle::owner::tests::TestDir, session::record::RECORD_SIZE};
 
     #[test]
     fn what_was_put_and_not_deleted_is_loaded_by_the_next_process() {

@@ -22,62 +22,21 @@ pub fn pins_root() -> Option<PathBuf> {
     Some(Path::new(PINS).join(name.ok()?))
 }
 
-/// Something of ours that outlives the process.
-pub trait Remains {
-    /// Removes it and names what there was, one line a thing.
-    fn remove(&self) -> anyhow::Result<Vec<String>>;
+/// Removes the pins below `root` and names them. A pinned link that nobody has open is detached by that.
+pub fn remove_pins(root: &Path) -> anyhow::Result<Vec<String>> {
+    let removed = pins::clear(root).with_context(|| format!("failed to remove {}", root.display()))?;
+    Ok(removed.into_iter().map(|path| format!("pin {}", path.display())).collect())
 }
 
-/// A directory of pins. A pinned link that nobody has open is detached by removing its pin.
-#[derive(Clone, Debug)]
-pub struct Pins(PathBuf);
-
-impl Pins {
-    /// The pins below `root`.
-    pub fn below(root: impl Into<PathBuf>) -> Self {
-        Self(root.into())
+/// Removes the records of sessions, and says how many there were: a process that is not there cannot end them.
+pub fn remove_records(dir: &RuntimeDir) -> anyhow::Result<Option<String>> {
+    let failed = || format!("failed to remove what is in {}", dir.path().display());
+    let records = fs::read_dir(dir.records()).map_or(0, Iterator::count);
+    absent_is_fine(fs::remove_dir_all(dir.records())).with_context(failed)?;
+    for path in [dir.doorbell(), dir.starts()] {
+        absent_is_fine(fs::remove_file(path)).with_context(failed)?;
     }
-}
-
-impl Remains for Pins {
-    fn remove(&self) -> anyhow::Result<Vec<String>> {
-        let removed =
-            pins::clear(&self.0).with_context(|| format!("failed to remove {}", self.0.display()))?;
-        Ok(removed.into_iter().map(|path| format!("pin {}", path.display())).collect())
-    }
-}
-
-/// Records of sessions: a process that is not there cannot end them.
-impl Remains for RuntimeDir {
-    fn remove(&self) -> anyhow::Result<Vec<String>> {
-        let mut records = Vec::new();
-        let failed = || format!("failed to remove what is in {}", self.path().display());
-        remove_below(&self.records(), &mut records).with_context(failed)?;
-        for path in [self.doorbell(), self.starts()] {
-            absent_is_fine(fs::remove_file(path)).with_context(failed)?;
-        }
-        let line = format!("{} records of sessions in {}", records.len(), self.records().display());
-        Ok((!records.is_empty()).then_some(line).into_iter().collect())
-    }
-}
-
-/// Depth first, links to elsewhere are not followed.
-fn remove_below(directory: &Path, removed: &mut Vec<PathBuf>) -> io::Result<()> {
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    for entry in entries {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            remove_below(&entry.path(), removed)?;
-        } else {
-            absent_is_fine(fs::remove_file(entry.path()))?;
-            removed.push(entry.path());
-        }
-    }
-    absent_is_fine(fs::remove_dir(directory))
+    Ok((records > 0).then(|| format!("{records} records of sessions in {}", dir.records().display())))
 }
 
 fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
@@ -100,12 +59,12 @@ mod tests {
         for name in ["v1/FLOWS", "v1/links/eth0"] {
             fs::write(root.join(name), "").unwrap();
         }
-        let mut removed = Pins::below(&root).remove().unwrap();
+        let mut removed = remove_pins(&root).unwrap();
         removed.sort_unstable();
         let expected = ["v1/FLOWS", "v1/links/eth0"].map(|name| format!("pin {}", root.join(name).display()));
         assert_eq!(removed, expected);
         assert!(!root.exists());
-        assert_eq!(Pins::below(&root).remove().unwrap(), [""; 0], "a second time there is nothing");
+        assert_eq!(remove_pins(&root).unwrap(), [""; 0], "a second time there is nothing");
     }
 
     #[test]
@@ -116,7 +75,7 @@ mod tests {
         fs::create_dir_all(&elsewhere).unwrap();
         fs::write(elsewhere.join("kept"), "").unwrap();
         std::os::unix::fs::symlink(&elsewhere, root.join("link")).unwrap();
-        Pins::below(&root).remove().unwrap();
+        remove_pins(&root).unwrap();
         assert!(elsewhere.join("kept").exists() && !root.exists());
     }
 
@@ -127,8 +86,9 @@ mod tests {
         for id in ["1", "2"] {
             fs::write(dir.0.records().join(id), "").unwrap();
         }
-        let removed = dir.0.remove().unwrap();
-        assert_eq!(removed, [format!("2 records of sessions in {}", dir.0.records().display())]);
-        assert_eq!(dir.0.remove().unwrap(), [""; 0]);
+        let removed = remove_records(&dir.0).unwrap();
+        assert_eq!(removed, Some(format!("2 records of sessions in {}", dir.0.records().display())));
+        assert!(!dir.0.records().exists());
+        assert_eq!(remove_records(&dir.0).unwrap(), None);
     }
 }

@@ -27,6 +27,13 @@ pub const RECORD_SIZE: usize = proxy_common::maps::SESSION_BYTES;
 /// The layout of records; readers refuse others.
 const VERSION: u8 = 1;
 
+/// A record as it is kept: followed by zeroes.
+pub fn padded(record: &[u8]) -> io::Result<[u8; RECORD_SIZE]> {
+    let mut padded = [0; RECORD_SIZE];
+    padded.get_mut(..record.len()).ok_or(io::ErrorKind::InvalidInput)?.copy_from_slice(record);
+    Ok(padded)
+}
+
 /// Where records outlive the process.
 pub trait RecordStore: Send + Sync + std::fmt::Debug {
     /// Writes the record of a session, over the one it may have.
@@ -109,8 +116,7 @@ impl Record {
         out.option(self.path.as_ref(), |out, path| {
             encode_tuple(out, &path.active);
             out.u32(path.ifindex);
-            out.count(path.backups.len());
-            path.backups.iter().for_each(|tuple| encode_tuple(out, tuple));
+            out.list(&path.backups, encode_tuple);
         });
         out.into_bytes()
     }
@@ -128,10 +134,7 @@ impl Record {
     }
 
     fn take(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        match from.u8()? {
-            VERSION => {}
-            other => return Err(DecodeError::Version(other)),
-        }
+        from.version(VERSION)?;
         Ok(Self {
             offer: decode_offer(from)?,
             media: from.address()?,

@@ -7,14 +7,17 @@ use aya::{
     maps::{HashMap, Map, MapData, MapError},
     sys::SyscallError,
 };
-use proxy_common::maps::{SESSION_BYTES, SESSIONS};
+use proxy_common::maps::SESSIONS;
 
 use super::{LoadError, pins, table::typed};
-use crate::session::{SessionId, record::RecordStore};
+use crate::session::{
+    SessionId,
+    record::{RECORD_SIZE, RecordStore, padded},
+};
 
 /// The table of records.
 #[derive(Debug)]
-pub struct SessionRecords(HashMap<MapData, u64, [u8; SESSION_BYTES]>);
+pub struct SessionRecords(HashMap<MapData, u64, [u8; RECORD_SIZE]>);
 
 impl SessionRecords {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, LoadError> {
@@ -30,9 +33,7 @@ impl SessionRecords {
 
 impl RecordStore for SessionRecords {
     fn put(&mut self, session: SessionId, record: &[u8]) -> io::Result<()> {
-        let mut padded = [0; SESSION_BYTES];
-        padded.get_mut(..record.len()).ok_or(io::ErrorKind::InvalidInput)?.copy_from_slice(record);
-        self.0.insert(session.0, padded, 0).map_err(io_error)
+        self.0.insert(session.0, padded(record)?, 0).map_err(io_error)
     }
 
     fn delete(&mut self, session: SessionId) -> io::Result<()> {

@@ -89,8 +89,7 @@ impl Message {
             }
             Self::Sockets(roles) => {
                 out.u8(3);
-                out.count(roles.len());
-                roles.iter().for_each(|role| role.encode(&mut out));
+                out.list(roles, |out, role| role.encode(out));
             }
             Self::State(bytes) => {
                 out.u8(4);
