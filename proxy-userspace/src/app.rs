@@ -94,7 +94,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     // A signal before the other process has let go ends this one and nothing else.
     let (home, mut estate) = startup.commit(records.as_mut()).await?;
     let signals = Signals::watch()?;
-    let (kernel, findings) = kernel::begin(&config, kernel, is_crash_loop).await?;
+    let (kernel, findings) = kernel::begin(&config, kernel, records.as_mut(), is_crash_loop).await?;
     registry.adopt(std::mem::take(&mut estate.known));
     if let Some(origin) = static_origin {
         registry.register_static(origin).context("failed to register the default backend")?;

@@ -307,6 +307,10 @@ fn b6_a_process_whose_engine_cannot_run_takes_everything_away_and_relays(case: C
         assert_eq!((status.totals.adopted, status.totals.offloaded), (1, 0), "{lacking:?}: {status:#?}");
         let ((), tally) = scene.beat(|| sleep(2 * CALM));
         nothing_was_lost(&tally);
+        // What it knows of the session outlives it none the less.
+        proxy.kill().unwrap();
+        let proxy = scene.next(&[]);
+        proxy.wait(PATIENCE, |status| status.totals.adopted == 1).unwrap();
         proxy.interrupt().unwrap();
         scene.nothing_is_left();
     }

@@ -5,6 +5,7 @@ use anyhow::{Context as _, bail};
 use crate::{
     config::{Config, DatapathMode, OnStop},
     datapath::{
+        Datapath as _,
         installer::Installer,
         kernel::{
             EngineChoice, Findings, KernelDatapath, KernelOptions, LoadError, MissLimits, Pinning,
@@ -42,13 +43,19 @@ pub(super) fn load(config: &Config, startup: &Startup) -> anyhow::Result<Option<
 pub(super) async fn begin(
     config: &Config,
     loaded: Option<KernelDatapath>,
+    records: Option<&mut Ledger>,
     is_crash_loop: bool,
 ) -> anyhow::Result<(Option<Installer>, Findings)> {
+    let keeps_records = loaded.as_ref().is_some_and(KernelDatapath::outlives);
     let started = match loaded {
         Some(datapath) => usable(config, start(config, datapath).await)?,
         None => None,
     };
     let Some((installer, findings)) = started else {
+        if let Some(records) = records.filter(|_| keeps_records) {
+            // Their table goes with this process.
+            records.move_back().context("failed to move the records of sessions back")?;
+        }
         leave_to_nobody(config, is_crash_loop)?;
         return Ok((None, Findings::default()));
     };

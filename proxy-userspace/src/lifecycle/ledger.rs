@@ -9,30 +9,37 @@ use crate::session::{SessionId, record::RecordStore};
 pub struct Ledger {
     store: Box<dyn RecordStore>,
     before: Option<Box<dyn RecordStore>>,
+    /// Where nothing is any more.
+    spare: Option<Box<dyn RecordStore>>,
 }
 
 impl Ledger {
     /// Keeps records in `store`; an earlier process may have kept them in `before`.
     pub fn new(store: Box<dyn RecordStore>, before: Option<Box<dyn RecordStore>>) -> Self {
-        Self { store, before }
+        Self { store, before, spare: None }
     }
 
     /// Moves every record to where this process keeps them.
     pub fn move_in(&mut self) -> io::Result<()> {
         let Some(mut before) = self.before.take() else { return Ok(()) };
         let found = before.load()?;
-        if found.is_empty() {
-            // As a rule: then what is in the store need not be read for this.
-            return Ok(());
-        }
-        let known = ids(&self.store.load()?);
+        // As a rule there is nothing: then what is in the store need not be read for this.
+        let known = if found.is_empty() { HashSet::new() } else { ids(&self.store.load()?) };
         for (session, record) in found {
             if !known.contains(&session) {
                 self.store.put(session, &record)?;
             }
             before.delete(session)?;
         }
+        self.spare = Some(before);
         Ok(())
+    }
+
+    /// Moves every record back to where an earlier process may have kept them, and keeps them there.
+    pub fn move_back(&mut self) -> io::Result<()> {
+        let Some(spare) = self.spare.take() else { return Ok(()) };
+        self.before = Some(std::mem::replace(&mut self.store, spare));
+        self.move_in()
     }
 }
 
@@ -88,5 +95,8 @@ mod tests {
         ledger.move_in().unwrap();
         assert_eq!(found(&ledger), expected);
         assert_eq!(open("before").load().unwrap(), []);
+        ledger.move_back().unwrap();
+        assert_eq!(found(&ledger), expected);
+        assert_eq!((open("before").load().unwrap().len(), open("store").load().unwrap().len()), (2, 0));
     }
 }
