@@ -33,7 +33,7 @@ impl Subject {
 
 /// Runs the command; fails if what was measured is not good enough.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    setup::install(&[setup::Part::Build])?;
+    setup::install(&[setup::Part::Build, setup::Part::Bench])?;
     let program = args.subject.program();
     shell::announce(format!("building {program} in release mode"));
     let path = shell::release_binary("integration-tests", program)?;

@@ -2,6 +2,7 @@
 //! does nothing, and followed by the same test, so that success is never assumed.
 
 use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum as _;
 
 pub(crate) use self::steps::{BpfToolchain, bpf_toolchain};
 use self::steps::{STEPS, Step};
@@ -23,14 +24,15 @@ pub(crate) enum Part {
     Build,
     /// Running the kernel and end-to-end tests
     Test,
+    /// Running the benchmarks
+    Bench,
     /// The demo
     Demo,
 }
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let all = [Part::Build, Part::Test, Part::Demo];
-    install(if args.parts.is_empty() { &all } else { &args.parts })
+    install(if args.parts.is_empty() { Part::value_variants() } else { &args.parts })
 }
 
 /// Makes sure that `parts` are there.
@@ -102,8 +104,8 @@ mod tests {
 
     #[test]
     fn every_part_has_a_step() {
-        for part in [Part::Build, Part::Test, Part::Demo] {
-            assert!(STEPS.iter().any(|step| step.is_for(&[part])), "{part:?}");
+        for part in Part::value_variants() {
+            assert!(STEPS.iter().any(|step| step.is_for(&[*part])), "{part:?}");
         }
     }
 }

@@ -20,7 +20,7 @@ pub(super) struct Step {
 }
 
 const BUILD: &[Part] = &[Part::Build];
-const TEST: &[Part] = &[Part::Test];
+const NETWORK: &[Part] = &[Part::Test, Part::Bench];
 const CLIENTS: &[Part] = &[Part::Test, Part::Demo];
 
 pub(super) const STEPS: &[Step] = &[
@@ -53,7 +53,7 @@ pub(super) const STEPS: &[Step] = &[
     },
     Step {
         what: "iproute2",
-        parts: TEST,
+        parts: NETWORK,
         download: "1 MB",
         is_there: || succeeds(&mut typed("ip -V")) && succeeds(&mut typed("tc -V")),
         packages: &["iproute2"],
@@ -62,7 +62,7 @@ pub(super) const STEPS: &[Step] = &[
     },
     Step {
         what: "nftables",
-        parts: TEST,
+        parts: NETWORK,
         download: "1 MB",
         is_there: || succeeds(&mut typed("nft --version")),
         packages: &["nftables"],
@@ -71,7 +71,7 @@ pub(super) const STEPS: &[Step] = &[
     },
     Step {
         what: "ethtool",
-        parts: TEST,
+        parts: NETWORK,
         download: "1 MB",
         is_there: || succeeds(&mut typed("ethtool --version")),
         packages: &["ethtool"],
