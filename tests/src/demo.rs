@@ -63,26 +63,32 @@ pub fn directory() -> PathBuf {
 /// Shows everything and judges it: success means that every promise held.
 #[must_use]
 pub fn run(plan: &Plan) -> ExitCode {
-    let outcome = perform(plan);
+    judge(|interrupt| perform(plan, interrupt))
+}
+
+/// Runs a show, which returns the promises that did not hold, and judges them together with what it left behind.
+fn judge(show: impl FnOnce(&Interrupt) -> Result<Vec<String>>) -> ExitCode {
+    let outcome = Interrupt::watch().and_then(|interrupt| {
+        files::prepare(&directory())?;
+        show(&interrupt)
+    });
     let left: Vec<_> = residue().iter().map(|residue| format!("left behind: {residue}")).collect();
     match outcome {
-        Ok(reports) => conclude(&reports, &left),
+        Ok(broken) => conclude(&[broken, left].concat()),
         Err(error) if error.is::<Interrupted>() => farewell(&left),
         Err(error) => give_up(&error, &left),
     }
 }
 
-fn perform(plan: &Plan) -> Result<Vec<Report>> {
-    let interrupt = Interrupt::watch()?;
-    files::prepare(&directory())?;
+fn perform(plan: &Plan, interrupt: &Interrupt) -> Result<Vec<String>> {
     let mut reports = Vec::new();
     for (at, engine) in plan.engines.iter().enumerate() {
         let keeps = plan.keep && at + 1 == plan.engines.len();
         let show = |report: &Report| show(plan, &reports, report);
-        let report = take::run(plan, *engine, keeps, &interrupt, show)?;
+        let report = take::run(plan, *engine, keeps, interrupt, show)?;
         reports.push(report);
     }
-    Ok(reports)
+    Ok(reports.into_iter().flat_map(|report| report.broken).collect())
 }
 
 fn show(plan: &Plan, earlier: &[Report], newest: &Report) -> Result<()> {
@@ -93,12 +99,7 @@ fn show(plan: &Plan, earlier: &[Report], newest: &Report) -> Result<()> {
     Ok(())
 }
 
-fn conclude(reports: &[Report], left: &[String]) -> ExitCode {
-    let broken: Vec<_> = reports.iter().flat_map(|report| &report.broken).chain(left).cloned().collect();
-    conclude_plainly(&broken)
-}
-
-fn conclude_plainly(broken: &[String]) -> ExitCode {
+fn conclude(broken: &[String]) -> ExitCode {
     if broken.is_empty() {
         say("every promise held; all processes, namespaces and programs are gone");
         return ExitCode::SUCCESS;

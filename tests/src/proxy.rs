@@ -22,7 +22,7 @@ use crate::{
     netns::{Namespace, PREFIX, Process},
 };
 
-/// Where the binary is, if it is not beside the test.
+/// Where the binary is, if it is not beside the program, or where the tests are built.
 pub const BINARY: &str = "XPROXY_BIN";
 const START: Duration = Duration::from_secs(20);
 const NOBODY: u32 = 65_534;
@@ -490,9 +490,9 @@ fn binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os(BINARY) {
         return Ok(path.into());
     }
-    let test = std::env::current_exe().context("the test has no path")?;
-    let target = test.ancestors().nth(2).context("the test lies outside a target directory")?;
-    let binary = target.join("srs-xproxy");
-    ensure!(binary.exists(), "{} is missing: run `cargo xtask test`, or set {BINARY}", binary.display());
-    Ok(binary)
+    let program = std::env::current_exe().context("the program has no path")?;
+    // Tests lie one directory deeper than programs.
+    let mut places = program.ancestors().skip(1).take(2).map(|place| place.join("srs-xproxy"));
+    let found = places.find(|binary| binary.exists());
+    found.with_context(|| format!("no srs-xproxy is built: run `cargo xtask test`, or set {BINARY}"))
 }

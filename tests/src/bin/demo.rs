@@ -33,7 +33,7 @@ struct Arguments {
     #[arg(long)]
     keep: bool,
     /// Kill the proxy for a while and replace it by another process, instead of measuring what forwarding costs
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["streams", "load", "quick", "keep", "out"])]
     restart: bool,
     /// Where the chart is written; target/demo/demo.svg if not given
     #[arg(long)]

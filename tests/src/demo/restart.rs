@@ -2,16 +2,17 @@
 //! another process. Loss is judged by the sequence numbers that viewers see.
 
 use std::{
+    os::unix::process::CommandExt as _,
     process::{Command, ExitCode},
     sync::Arc,
-    thread::sleep,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
 
-use super::{conclude_plainly, directory, files, say};
+use super::{directory, files, judge, say};
 use crate::{
+    interrupt::{Interrupt, Interrupted},
     load::Client,
     netns::Routed,
     pins::Pins,
@@ -49,14 +50,18 @@ struct Act {
 /// Shows everything and judges it: success means that nothing was lost.
 #[must_use]
 pub fn run(plan: &Restart) -> ExitCode {
-    let broken = plan.engines.iter().map(|engine| {
-        take(plan, *engine).unwrap_or_else(|error| vec![format!("engine {}: {error:#}", engine.as_str())])
-    });
-    conclude_plainly(&broken.collect::<Vec<_>>().concat())
+    judge(|interrupt| {
+        let broken = plan.engines.iter().map(|engine| match take(plan, *engine, interrupt) {
+            Err(error) if !error.is::<Interrupted>() => {
+                Ok(vec![format!("engine {}: {error:#}", engine.as_str())])
+            }
+            outcome => outcome,
+        });
+        Ok(broken.collect::<Result<Vec<_>>>()?.concat())
+    })
 }
 
-fn take(plan: &Restart, engine: Engine) -> Result<Vec<String>> {
-    files::prepare(&directory())?;
+fn take(plan: &Restart, engine: Engine, interrupt: &Interrupt) -> Result<Vec<String>> {
     let network = Routed::new()?;
     let pins = Pins::of(&network.proxy)?;
     say(format!("engine {}: one publisher and {} viewers in the kernel", engine.as_str(), plan.viewers));
@@ -76,17 +81,17 @@ fn take(plan: &Restart, engine: Engine) -> Result<Vec<String>> {
     say(format!("kill -9, and nobody runs for {:?}", plan.outage));
     let Site { proxy, origins, swarm, client } = site;
     proxy.kill()?;
-    sleep(plan.outage);
+    interrupt.sleep(plan.outage)?;
     let began = Instant::now();
     let proxy = next(&network, engine, &runtime, "second")?;
     let mut site = Site { proxy, origins, swarm, client };
-    acts.push(act("killed, started again", &site, &mut viewers, began)?);
+    acts.push(act("killed, started again", &site, &mut viewers, (began, interrupt))?);
 
     say("an upgrade: another process takes over from the one that runs");
     let began = Instant::now();
     let heir = next(&network, engine, &runtime, "third")?;
     std::mem::replace(&mut site.proxy, heir).wait_for_end()?;
-    acts.push(act("replaced by another", &site, &mut viewers, began)?);
+    acts.push(act("replaced by another", &site, &mut viewers, (began, interrupt))?);
 
     say(table(&acts));
     let mut broken: Vec<String> = acts.iter().flat_map(Act::broken).collect();
@@ -102,17 +107,22 @@ fn take(plan: &Restart, engine: Engine) -> Result<Vec<String>> {
 fn next<'a>(network: &'a Routed, engine: Engine, runtime: &Arc<Runtime>, which: &str) -> Result<Proxy<'a>> {
     let mut command: Command = Proxy::command(engine)?;
     let log = files::create(&directory().join(format!("proxy-{}-{which}.log", engine.as_str())))?;
-    // Where nobody runs, a take-over is a plain start.
-    command.stderr(log).envs([("PROXY_ON_STOP", "keep"), ("PROXY_TAKE_OVER", "on")]);
+    // Ctrl-C is for the demo, which ends the proxy. Where nobody runs, a take-over is a plain start.
+    command.stderr(log).process_group(0).envs([("PROXY_ON_STOP", "keep"), ("PROXY_TAKE_OVER", "on")]);
     Proxy::spawn_in(&network.proxy, Routed::PROXY, command, Arc::clone(runtime))
 }
 
 /// A viewer more, and what those before it have lost.
-fn act(name: &str, site: &Site<'_>, viewers: &mut Vec<Client>, began: Instant) -> Result<Act> {
+fn act(
+    name: &str,
+    site: &Site<'_>,
+    viewers: &mut Vec<Client>,
+    (began, interrupt): (Instant, &Interrupt),
+) -> Result<Act> {
     let newcomer = site.play("show").context("a new viewer is refused")?;
     newcomer.wait(PATIENCE, |stats| stats.received() > 0).context("a new viewer gets nothing")?;
     let took = began.elapsed();
-    sleep(CALM);
+    interrupt.sleep(CALM)?;
     let stats: Vec<_> = viewers.iter().map(Client::stats).collect();
     viewers.push(newcomer);
     Ok(Act {
