@@ -15,9 +15,9 @@ use integration_tests::{
     wire::Wire,
 };
 use rustix::net::{
-    AddressFamily, SendFlags, SocketType,
+    AddressFamily, RecvFlags, SendFlags, SocketType,
     netlink::{NETFILTER, SocketAddrNetlink},
-    sendto, socket,
+    recv, sendto, socket,
 };
 
 in_cases!(xdp, tc, xdp_v6, tc_v6: {
@@ -86,15 +86,22 @@ fn a16_a_session_whose_entries_were_flushed_loses_nothing(case: Case) {
 /// Has connection tracking forget everything, as reloading a firewall may.
 fn flush(namespace: &Namespace) {
     const CT_DELETE: u16 = (1 << 8) | 2;
-    const REQUEST: u16 = 1;
+    const REQUEST_AND_ACK: u16 = 1 | 4;
+    const ANSWER: u16 = 2;
     let mut message = Vec::from(20_u32.to_ne_bytes());
     message.extend(CT_DELETE.to_ne_bytes());
-    message.extend(REQUEST.to_ne_bytes());
+    message.extend(REQUEST_AND_ACK.to_ne_bytes());
     message.resize(20, 0);
-    namespace.enter(|| {
+    let mut answer = [0; 64];
+    let received = namespace.enter(|| {
         let netlink = socket(AddressFamily::NETLINK, SocketType::RAW, Some(NETFILTER)).unwrap();
         sendto(&netlink, &message, SendFlags::empty(), &SocketAddrNetlink::new(0, 0)).unwrap();
+        recv(&netlink, &mut answer, RecvFlags::empty()).unwrap().0
     });
+    // Behind the header of sixteen bytes, the negative number of the error.
+    assert!(received >= 20, "{received} bytes of answer");
+    assert_eq!(answer[4..6], ANSWER.to_ne_bytes());
+    assert_eq!(answer[16..20], 0_i32.to_ne_bytes(), "connection tracking refused");
 }
 
 fn a16_a_session_whose_program_is_detached_behind_the_chain_loses_nothing(case: Case) {
