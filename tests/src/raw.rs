@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use parking_lot::Mutex;
 use proxy_protocol::stun::{Class, Message, MessageBuilder, Method, TransactionId};
 use proxy_userspace::net::udp::{Burst, Meta, RecvBatch, SendBatch, Transmit, UdpSocket};
@@ -26,6 +26,7 @@ use crate::http::{Arrived, Request, Response, Server, Url};
 pub const PWD: &str = "0123456789abcdef0123456789abcdef";
 const SOCKET_BUFFER: usize = 8 << 20;
 const PATIENCE: Duration = Duration::from_secs(3);
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// An origin that answers every offer alike and leaves its datagrams to the test.
 #[derive(Debug)]
@@ -97,6 +98,28 @@ impl Endpoint {
     /// When the socket refuses.
     pub fn send(&self, payload: &[u8], to: SocketAddr, traffic_class: u8) -> Result<()> {
         Ok(self.socket.send(&Transmit { payload, peer: to, local_ip: None, traffic_class })?)
+    }
+
+    /// Sends a datagram again and again until one arrives at `receiver`, and says how long that took. Further ones may
+    /// be under way.
+    ///
+    /// # Errors
+    /// When the socket refuses, or nothing arrives within `limit`.
+    pub fn send_until_it_arrives(
+        &self,
+        payload: &[u8],
+        to: SocketAddr,
+        receiver: &Self,
+        limit: Duration,
+    ) -> Result<Duration> {
+        let start = Instant::now();
+        while start.elapsed() < limit {
+            self.send(payload, to, 0)?;
+            if receiver.receive_within(AGAIN)?.is_some() {
+                return Ok(start.elapsed());
+            }
+        }
+        bail!("nothing arrived within {limit:?}")
     }
 
     /// The next datagram, if one comes in time.

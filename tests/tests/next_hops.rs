@@ -67,14 +67,9 @@ impl<'a> Live<'a> {
 
     /// Sends to the origin until a datagram arrives, and says how long that took.
     fn until_it_arrives(&self, limit: Duration) -> Duration {
-        let start = Instant::now();
-        while start.elapsed() < limit {
-            self.client.send(&media(100), self.session.proxy, 0).unwrap();
-            if self.origin.media.receive_within(Duration::from_millis(50)).unwrap().is_some() {
-                return start.elapsed();
-            }
-        }
-        panic!("nothing arrived within {limit:?}: {:#?}", self.proxy.status().unwrap());
+        let arrived =
+            self.client.send_until_it_arrives(&media(100), self.session.proxy, &self.origin.media, limit);
+        arrived.unwrap_or_else(|error| panic!("{error}: {:#?}", self.proxy.status().unwrap()))
     }
 
     /// One datagram of `len` bytes each way.

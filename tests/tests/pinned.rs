@@ -28,6 +28,8 @@ use integration_tests::{
 const PATIENCE: Duration = Duration::from_secs(15);
 const CALM: Duration = Duration::from_millis(500);
 const CRASHES: u32 = 20;
+/// A neighbour is asked every two seconds and has three to answer.
+const FOLLOWED: Duration = Duration::from_secs(6);
 /// Origins are asked nothing: only the kernel path tells that something is wrong.
 const SETTINGS: [(&str, &str); 2] = [("PROXY_ON_STOP", "keep"), ("PROXY_ORIGIN_PROBE_INTERVAL", "0")];
 
@@ -129,6 +131,7 @@ fn b6_what_is_installed_loses_nothing_while_nobody_runs(case: Case) {
     });
     nothing_was_lost(&tally);
     let status = proxy.status().unwrap();
+    assert_eq!(status.relayed("next_hop_lost"), 0, "nor later: {status:#?}");
     assert!(status.packets("kernel") > 100, "{status:#?}");
     proxy.interrupt().unwrap();
     scene.nothing_is_left();
@@ -185,7 +188,8 @@ fn a9_a_neighbour_that_changed_while_nobody_ran_is_followed(case: Case) {
     let proxy = scene.next(&[]);
     proxy.wait(PATIENCE, |status| status.totals.adopted == 1).unwrap();
     // The new address is asked for, and whatever is lost until then is over.
-    sleep(Duration::from_secs(6));
+    let media = [0x80, 96, 4];
+    scene.client.send_until_it_arrives(&media, scene.session.proxy, &scene.origin.media, FOLLOWED).unwrap();
     proxy.wait(PATIENCE, |status| status.totals.offloaded == 1).unwrap();
     let ((), tally) = scene.beat(|| sleep(2 * CALM));
     nothing_was_lost(&tally);
