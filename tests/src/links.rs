@@ -2,10 +2,10 @@
 
 use std::{
     fs, io,
-    os::fd::{FromRawFd as _, OwnedFd, RawFd},
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 const LINK_GET_FD_BY_ID: libc::c_int = 30;
 const LINK_DETACH: libc::c_int = 34;
@@ -22,7 +22,9 @@ pub fn detach(process: u32, kind: &str, ifindex: u32) -> Result<()> {
     // SAFETY: the kernel has just made this descriptor for us.
     let link = unsafe { OwnedFd::from_raw_fd(RawFd::try_from(fd)?) };
     bpf(LINK_DETACH, u32::try_from(fd)?).context("failed to detach the link")?;
-    drop(link);
+    // Asked of the link itself: its owner may attach another one at any moment.
+    let said = fs::read_to_string(format!("/proc/thread-self/fdinfo/{}", link.as_raw_fd()))?;
+    ensure!(field(&said, "ifindex:") == Some("0"), "a link that was detached says {said}");
     Ok(())
 }
 
@@ -31,12 +33,16 @@ fn link_of(process: u32, kind: &str, ifindex: u32) -> Result<Option<u32>> {
     for entry in fs::read_dir(format!("/proc/{process}/fdinfo"))? {
         // A descriptor may have been closed in the meantime.
         let Ok(text) = fs::read_to_string(entry?.path()) else { continue };
-        let field = |name| text.lines().find_map(|line| Some(line.strip_prefix(name)?.trim()));
-        if field("link_type:") == Some(kind) && field("ifindex:") == Some(&ifindex.to_string()) {
-            return Ok(field("link_id:").and_then(|id| id.parse().ok()));
+        if field(&text, "link_type:") == Some(kind) && field(&text, "ifindex:") == Some(&ifindex.to_string())
+        {
+            return Ok(field(&text, "link_id:").and_then(|id| id.parse().ok()));
         }
     }
     Ok(None)
+}
+
+fn field<'a>(fdinfo: &'a str, name: &str) -> Option<&'a str> {
+    fdinfo.lines().find_map(|line| Some(line.strip_prefix(name)?.trim()))
 }
 
 /// A command whose attributes begin with one number, the others 0.

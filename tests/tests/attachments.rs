@@ -32,7 +32,6 @@ fn kind(case: Case) -> (&'static str, &'static str) {
 
 fn detach(wire: &Wire<'_>, network: &Direct, case: Case) {
     links::detach(wire.proxy.id(), kind(case).0, network.proxy.ifindex("eth0").unwrap()).unwrap();
-    assert!(!is_there(network, case), "the program is still there");
 }
 
 fn is_there(network: &Direct, case: Case) -> bool {
