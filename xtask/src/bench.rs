@@ -29,6 +29,14 @@ impl Subject {
             Self::Relay => "bench-relay",
         }
     }
+
+    /// What of the package is built for it alone.
+    fn features(self) -> &'static [&'static str] {
+        match self {
+            Self::Layout => &["layouts"],
+            Self::Relay => &[],
+        }
+    }
 }
 
 /// Runs the command; fails if what was measured is not good enough.
@@ -36,7 +44,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     setup::install(&[setup::Part::Build, setup::Part::Bench])?;
     let program = args.subject.program();
     shell::announce(format!("building {program} in release mode"));
-    let path = shell::release_binary("integration-tests", program)?;
+    let path = shell::release_binary("integration-tests", program, args.subject.features())?;
     shell::announce(format!("running {program}: on a machine that does nothing else the figures mean more"));
     let mut command = privilege::as_root(&path, "loading kernel programs and making network namespaces")?;
     shell::check(command.args(args.quick.then_some("--quick")))

@@ -16,8 +16,8 @@ pub(crate) struct Args {
 /// Replaces this process, so that signals reach the demo.
 pub(crate) fn run(args: &Args) -> Result<()> {
     setup::install(&[setup::Part::Build, setup::Part::Test, setup::Part::Demo])?;
-    let proxy = shell::release_binary("proxy-userspace", "srs-xproxy")?;
-    let demo = shell::release_binary("integration-tests", "demo")?;
+    let proxy = shell::release_binary("proxy-userspace", "srs-xproxy", &[])?;
+    let demo = shell::release_binary("integration-tests", "demo", &[])?;
     let mut command = privilege::as_root(&demo, "network namespaces and kernel programs")?;
     let error = command.args(&args.arguments).env("XPROXY_BIN", proxy).exec();
     Err(error).with_context(|| format!("failed to start {}", shell::shown(&command)))

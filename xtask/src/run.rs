@@ -16,7 +16,7 @@ pub(crate) struct Args {
 /// Replaces this process, so that signals reach the proxy.
 pub(crate) fn run(args: &Args) -> Result<()> {
     setup::install(&[setup::Part::Build])?;
-    let binary = shell::release_binary("proxy-userspace", "srs-xproxy")?;
+    let binary = shell::release_binary("proxy-userspace", "srs-xproxy", &[])?;
     let mut command = privilege::as_root(&binary, "loading kernel programs")?;
     let error = command.args(&args.arguments).exec();
     Err(error).with_context(|| format!("failed to start {}", shell::shown(&command)))

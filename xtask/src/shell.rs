@@ -121,8 +121,9 @@ fn executable(message: &Value) -> Option<Executable> {
 }
 
 /// Builds one binary of a package in release mode.
-pub(crate) fn release_binary(package: &str, name: &str) -> Result<PathBuf> {
-    let built = executables(&mut cargo(["build", "--release", "--package", package, "--bin", name]))?;
+pub(crate) fn release_binary(package: &str, name: &str, features: &[&str]) -> Result<PathBuf> {
+    let mut command = cargo(["build", "--release", "--package", package, "--bin", name]);
+    let built = executables(command.args(["--features", &features.join(",")]))?;
     match built.into_iter().find(|executable| executable.name == name) {
         Some(executable) => Ok(executable.path),
         None => bail!("cargo built no binary {name} in {package}"),

@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader},
+    iter::Sum,
     process::{Command, Stdio},
 };
 
@@ -30,13 +31,6 @@ impl Counts {
         self.failed == 0 && self.skipped == 0
     }
 
-    pub(crate) fn add(&mut self, other: Self) {
-        self.passed += other.passed;
-        self.failed += other.failed;
-        self.long += other.long;
-        self.skipped += other.skipped;
-    }
-
     fn count(&mut self, line: &str) {
         if let Some(rest) = line.strip_prefix("test result: ") {
             self.passed += number_before(rest, " passed");
@@ -47,6 +41,17 @@ impl Counts {
         } else if line.starts_with("SKIP") {
             self.skipped += 1;
         }
+    }
+}
+
+impl Sum for Counts {
+    fn sum<I: Iterator<Item = Self>>(counts: I) -> Self {
+        counts.fold(Self::default(), |sum, counts| Self {
+            passed: sum.passed + counts.passed,
+            failed: sum.failed + counts.failed,
+            long: sum.long + counts.long,
+            skipped: sum.skipped + counts.skipped,
+        })
     }
 }
 

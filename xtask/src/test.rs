@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::{
     privilege, residue,
@@ -16,6 +16,11 @@ use crate::{
     suite::{self, Counts},
     tidy,
 };
+
+/// Programs whose tests wait for most of their time: more of them run at once than there are CPUs.
+const MOSTLY_WAITING: [&str; 7] =
+    ["attachments", "delivery", "faults", "host_firewall", "next_hops", "pinned", "routes"];
+const WAITING_TESTS: u8 = 6;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -36,8 +41,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.filter.is_none() {
         checks(&mut report);
     }
-    report.step("unit tests", || suite::run(unit_tests().args(libtest_arguments(args))));
-    kernel_tests(&mut report, args);
+    run_tests(&mut report, args);
     report.check("nothing left behind", || match residue::left_since(&before) {
         left if left.is_empty() => Ok(()),
         left => bail!("left behind:\n  {}", left.join("\n  ")),
@@ -48,13 +52,21 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 fn checks(report: &mut Report) {
     report.check("format", || shell::check(&mut cargo(["fmt", "--all", "--check"])));
     report.check("clippy", || {
-        shell::check(&mut cargo(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))
+        let targets = ["clippy", "--workspace", "--all-targets", "--all-features"];
+        shell::check(without_objects(cargo(targets).args(["--", "--deny", "warnings"])))
     });
     report.check("clippy for the BPF target", lint_programs);
     report.check("documentation", || {
-        shell::check(cargo(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "--deny warnings"))
+        let mut command = cargo(["doc", "--workspace", "--all-features", "--no-deps"]);
+        shell::check(without_objects(command.env("RUSTDOCFLAGS", "--deny warnings")))
     });
     report.check("tidy", tidy::check);
+}
+
+/// Cargo keeps what build scripts make for it to check apart from what they make for a build: objects would be built for
+/// nothing, and what is built later is not built anew.
+fn without_objects(command: &mut Command) -> &mut Command {
+    command.env("AYA_BUILD_SKIP", "1")
 }
 
 /// Clippy where the toolchain has it; a distribution's toolchain does not, there warnings of the compiler count.
@@ -75,7 +87,8 @@ fn lint_programs() -> Result<()> {
     let unoptimised = "profile.dev.package.\"*\".opt-level=0";
     let mut command = cargo([channel.as_str(), tool, "--config", unoptimised, "--bins"]);
     command
-        .args(["--package", "proxy-ebpf", "--package", "bench-ebpf", "--target", "bpfel-unknown-none"])
+        .args(["--package", "proxy-ebpf", "--package", "bench-ebpf", "--all-features"])
+        .args(["--target", "bpfel-unknown-none"])
         .env("CARGO_ENCODED_RUSTFLAGS", flags);
     if toolchain == BpfToolchain::Nightly {
         command.arg("-Zbuild-std=core");
@@ -83,43 +96,63 @@ fn lint_programs() -> Result<()> {
     shell::check(&mut command)
 }
 
-fn unit_tests() -> Command {
-    cargo(["test", "--workspace", "--exclude", "integration-tests", "--no-fail-fast"])
-}
-
 fn libtest_arguments(args: &Args) -> Vec<&str> {
     let all = args.all.then_some("--include-ignored");
-    ["--"].into_iter().chain(all).chain(args.filter.as_deref()).collect()
+    all.into_iter().chain(args.filter.as_deref()).collect()
 }
 
-/// Builds as the user, then runs each test program as root.
-fn kernel_tests(report: &mut Report, args: &Args) {
+/// Builds as the user, then runs unit tests as the user and every program of kernel and end-to-end tests as root.
+fn run_tests(report: &mut Report, args: &Args) {
     let mut built = None;
-    report.check("build of the kernel tests", || {
-        built = Some(build_kernel_tests()?);
+    report.check("build of the tests", || {
+        built = Some(build()?);
         Ok(())
     });
     let Some((proxy, tests)) = built else { return };
-    for test in &tests {
+    let package = shell::root().join("tests/Cargo.toml");
+    let (kernel_tests, unit_tests): (Vec<_>, Vec<_>) =
+        tests.into_iter().partition(|test| test.manifest == package);
+    report.step("unit tests", || {
+        let counts = unit_tests.iter().map(|test| run_one(test, Command::new(&test.path), args));
+        counts.chain([suite::run(&mut examples(args))]).sum()
+    });
+    for test in &kernel_tests {
         report.step(&test.name, || {
             let mut command = privilege::as_root(&test.path, "kernel and end-to-end tests")?;
-            let package = shell::root().join("tests");
             // What passing tests print: sizes, costs, and why something was left out.
-            command.arg("--show-output").args(&libtest_arguments(args)[1..]).current_dir(&package);
-            suite::run(command.env("CARGO_MANIFEST_DIR", &package).env("XPROXY_BIN", &proxy))
+            command.arg("--show-output").args(threads(test)).env("XPROXY_BIN", &proxy);
+            run_one(test, command, args)
         });
     }
 }
 
+/// As cargo runs a test.
+fn run_one(test: &Executable, mut command: Command, args: &Args) -> Result<Counts> {
+    let package = test.manifest.parent().context("a manifest lies in its package")?;
+    command.args(libtest_arguments(args)).current_dir(package).env("CARGO_MANIFEST_DIR", package);
+    suite::run(&mut command)
+}
+
+fn threads(test: &Executable) -> Vec<String> {
+    let waits = MOSTLY_WAITING.contains(&test.name.as_str());
+    waits.then(|| format!("--test-threads={WAITING_TESTS}")).into_iter().collect()
+}
+
+/// Tests in documentation.
+fn examples(args: &Args) -> Command {
+    let mut command = cargo(["test", "--workspace", "--doc", "--no-fail-fast", "--"]);
+    command.args(libtest_arguments(args));
+    command
+}
+
 /// One build for all: programs and tests that are built apart would need some dependencies twice, for their features.
-fn build_kernel_tests() -> Result<(PathBuf, Vec<Executable>)> {
+fn build() -> Result<(PathBuf, Vec<Executable>)> {
     let built = shell::executables(&mut cargo(["build", "--workspace", "--all-targets"]))?;
-    let package = shell::root().join("tests/Cargo.toml");
     let (tests, programs): (Vec<_>, Vec<_>) = built.into_iter().partition(|executable| executable.is_test);
     let Some(proxy) = programs.into_iter().find(|program| program.name == "srs-xproxy") else {
         bail!("cargo built no srs-xproxy");
     };
-    Ok((proxy.path, tests.into_iter().filter(|test| test.manifest == package).collect()))
+    Ok((proxy.path, tests))
 }
 
 /// What came of each step.
@@ -168,9 +201,7 @@ impl Report {
     }
 
     fn total(&self) -> Counts {
-        let mut total = Counts::default();
-        self.0.iter().for_each(|row| total.add(row.counts));
-        total
+        self.0.iter().map(|row| row.counts).sum()
     }
 }
 
@@ -205,9 +236,16 @@ mod tests {
     }
 
     #[test]
+    fn programs_that_wait_are_tests() {
+        for name in MOSTLY_WAITING {
+            assert!(shell::root().join(format!("tests/tests/{name}.rs")).exists(), "{name}");
+        }
+    }
+
+    #[test]
     fn long_tests_run_on_demand_alone() {
         let args = |all| Args { all, filter: Some("flow".to_owned()) };
-        assert_eq!(libtest_arguments(&args(false)), ["--", "flow"]);
-        assert_eq!(libtest_arguments(&args(true)), ["--", "--include-ignored", "flow"]);
+        assert_eq!(libtest_arguments(&args(false)), ["flow"]);
+        assert_eq!(libtest_arguments(&args(true)), ["--include-ignored", "flow"]);
     }
 }

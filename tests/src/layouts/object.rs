@@ -28,7 +28,7 @@ pub(super) static BARE_SLOT: &[u8] = object!("bare_slot");
 
 /// Loads an object and its programs.
 pub(super) fn load<'a>(object: &[u8], options: impl FnOnce(&mut EbpfLoader<'a>)) -> Result<Ebpf> {
-    ensure!(!object.is_empty(), "this build carries no eBPF objects (AYA_BUILD_SKIP was set)");
+    ensure!(!object.is_empty(), "this build does not carry the object (feature `layouts`, AYA_BUILD_SKIP)");
     let mut loader = EbpfLoader::new();
     options(&mut loader);
     let mut ebpf = loader.load(object).context("failed to load an object of the benchmark (needs root)")?;
