@@ -1,5 +1,5 @@
-//! The relay of this crate against a plain tokio relay: loss-free rate and CPU time of a packet, on the same network,
-//! in turns, as medians.
+//! The proxy's relay against a plain tokio relay: loss-free rate and CPU time of a packet, on the same network, in turns,
+//! as medians.
 //!
 //! Both relays have a thread a CPU. The generator is bound to the first CPU, where it costs what sending and receiving in
 //! the kernel cost; the relays share what is left, as they would on a host that runs other things too. The plain relay

@@ -63,7 +63,7 @@ impl Stage {
         Ok(Self { network })
     }
 
-    /// Where datagrams are put on the wire: the namespace, and both ends' addresses of the link.
+    /// Where datagrams are put on the wire: the namespace, and the link-layer address they go to.
     pub(super) fn sender(&self, direction: Direction) -> (&Namespace, [u8; 6]) {
         let end =
             |interface, address| End { namespace: &self.network.proxy, interface, address: Some(address) };

@@ -33,7 +33,7 @@ const PENDING_CHECKS: usize = 16;
 #[derive(Debug)]
 pub(super) struct SourceSocket {
     pub(super) socket: UdpSocket,
-    /// By origin. One worker reads it, so its lock is free but for sessions that come and go.
+    /// By origin. One worker reads it, so its lock is free but for sessions that come and go, and ICMP errors.
     peers: RwLock<HashMap<SocketAddr, Arc<Peer>, Hasher>>,
 }
 
