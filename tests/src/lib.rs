@@ -4,6 +4,7 @@
 //! [`residue`] says what was left behind.
 
 pub mod case;
+pub mod cpu;
 pub mod deadlines;
 pub mod demo;
 pub mod fault;

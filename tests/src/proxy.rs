@@ -43,14 +43,6 @@ pub enum Engine {
     Unprivileged,
 }
 
-/// Runs each rule under one engine.
-#[macro_export]
-macro_rules! under_engine {
-    ($name:ident, $engine:ident, $($rule:ident),*) => {
-        mod $name { $(#[test] fn $rule() { super::$rule($crate::proxy::Engine::$engine) })* }
-    };
-}
-
 impl Engine {
     /// Every engine that can be asked for by name.
     pub const ALL: [Self; 3] = [Self::Xdp, Self::Tc, Self::Userspace];

@@ -58,6 +58,17 @@ pub struct RawSession {
     pub location: String,
 }
 
+impl RawSession {
+    /// Deletes it, from the calling thread's network namespace; says how that was answered.
+    ///
+    /// # Errors
+    /// When it was not.
+    pub fn delete(&self, api: &str) -> Result<u16> {
+        let url = Url::parse(&format!("{api}{}", self.location))?;
+        Ok(Request::new("DELETE", url).send()?.status)
+    }
+}
+
 impl Endpoint {
     /// Binds to `ip` in the calling thread's network namespace.
     ///
@@ -229,11 +240,7 @@ impl RawOrigin {
 /// When the proxy refuses.
 pub fn play(api: &str, stream: &str, remote_ufrag: &str) -> Result<RawSession> {
     let url = Url::parse(&format!("{api}/rtc/v1/whep/?app=live&stream={stream}"))?;
-    let offer = format!(
-        "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\n\
-         c=IN IP4 0.0.0.0\r\na=ice-ufrag:{remote_ufrag}\r\na=ice-pwd:{PWD}\r\na=mid:0\r\na=recvonly\r\n"
-    );
-    let response = Request::new("POST", url).body("application/sdp", offer).send()?;
+    let response = Request::new("POST", url).body("application/sdp", offer(remote_ufrag)).send()?;
     ensure!(response.status == 201, "answered {}: {}", response.status, response.body);
     let answer = proxy_protocol::sdp::Answer::parse(&response.body)?;
     let candidate = answer.candidates().first().context("the answer has no candidate")?;
@@ -242,6 +249,15 @@ pub fn play(api: &str, stream: &str, remote_ufrag: &str) -> Result<RawSession> {
         proxy: SocketAddr::new(candidate.host.parse()?, candidate.port),
         location: response.headers.get("Location").context("no Location")?.to_owned(),
     })
+}
+
+/// A player's offer.
+#[must_use]
+pub fn offer(ufrag: &str) -> String {
+    format!(
+        "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\n\
+         c=IN IP4 0.0.0.0\r\na=ice-ufrag:{ufrag}\r\na=ice-pwd:{PWD}\r\na=mid:0\r\na=recvonly\r\n"
+    )
 }
 
 /// A client's check.

@@ -99,7 +99,15 @@ impl<'a> Wire<'a> {
     /// # Errors
     /// When one of the two does not come through.
     pub fn connected(&self) -> Result<(RawSession, SocketAddr)> {
-        let session = self.offered()?;
+        self.connected_as("clnt")
+    }
+
+    /// The same with a user fragment of the client's own.
+    ///
+    /// # Errors
+    /// When one of the two does not come through.
+    pub fn connected_as(&self, ufrag: &str) -> Result<(RawSession, SocketAddr)> {
+        let session = self.offered_as(ufrag)?;
         let source = self.check(&self.client, &session, true)?;
         Ok((session, source))
     }

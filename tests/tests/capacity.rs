@@ -6,7 +6,6 @@ use std::{collections::HashSet, net::SocketAddr, time::Duration};
 
 use integration_tests::{
     case::Case,
-    http::{Request, Url},
     in_cases,
     netns::Direct,
     proxy::Status,
@@ -55,9 +54,8 @@ impl<'a> Party<'a> {
     }
 
     fn leave(self, wire: &Wire<'_>) -> Endpoint {
-        let url = Url::parse(&format!("{}{}", wire.proxy.api(), self.session.location)).unwrap();
-        let response = wire.network.client.enter(|| Request::new("DELETE", url).send()).unwrap();
-        assert_eq!(response.status, 200);
+        let api = wire.proxy.api();
+        assert_eq!(wire.network.client.enter(|| self.session.delete(&api)).unwrap(), 200);
         self.client
     }
 }

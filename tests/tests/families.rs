@@ -5,37 +5,27 @@
 use std::{net::Ipv4Addr, sync::Arc, thread::sleep, time::Duration};
 
 use integration_tests::{
+    case::Case,
+    in_cases,
     load::{Client, ClientOptions, Swarm},
     netns::{Family, Namespace, Routed},
     proxy::{Engine, Proxy, Status},
     site::{self, Site},
-    under_engine,
 };
 
 const PATIENCE: Duration = Duration::from_secs(15);
 const WATCH: Duration = Duration::from_secs(1);
 
-macro_rules! rules {
-    ($($name:ident, $engine:ident;)*) => {
-        $(under_engine!(
-            $name, $engine,
-            a14_an_ipv6_client_of_an_ipv4_origin_is_relayed_and_told_why,
-            a14_an_ipv4_client_of_an_ipv6_origin_is_relayed_and_told_why
-        );)*
-    };
-}
+in_cases!(xdp, tc, userspace: {
+    a14_an_ipv6_client_of_an_ipv4_origin_is_relayed_and_told_why,
+    a14_an_ipv4_client_of_an_ipv6_origin_is_relayed_and_told_why,
+});
 
-rules! {
-    xdp, Xdp;
-    tc, Tc;
-    userspace, Userspace;
-}
-
-fn a14_an_ipv6_client_of_an_ipv4_origin_is_relayed_and_told_why(engine: Engine) {
+fn a14_an_ipv6_client_of_an_ipv4_origin_is_relayed_and_told_why(Case { engine, .. }: Case) {
     families_do_not_meet_in_the_kernel(engine, [Family::V6, Family::V4]);
 }
 
-fn a14_an_ipv4_client_of_an_ipv6_origin_is_relayed_and_told_why(engine: Engine) {
+fn a14_an_ipv4_client_of_an_ipv6_origin_is_relayed_and_told_why(Case { engine, .. }: Case) {
     families_do_not_meet_in_the_kernel(engine, [Family::V4, Family::V6]);
 }
 

@@ -3,10 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at its first failure")]
 #![expect(clippy::print_stdout, reason = "what a test measures is shown when it passes")]
 
-use std::{fs, net::SocketAddrV4, thread::sleep, time::Duration};
+use std::{net::SocketAddrV4, thread::sleep, time::Duration};
 
 use integration_tests::{
     case::Case,
+    cpu,
     fault::outlive,
     in_cases,
     layouts::flood::flood,
@@ -77,14 +78,7 @@ fn lost_on_the_wire(client: &Namespace) -> u64 {
 
 /// The share of a CPU that a process uses.
 fn used_while(process: u32, time: Duration) -> f64 {
-    let before = used(process);
+    let before = cpu::used_by(process).unwrap();
     sleep(time);
-    (used(process) - before).as_secs_f64() / time.as_secs_f64()
-}
-
-fn used(process: u32) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_ascii_whitespace().collect();
-    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-    Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+    (cpu::used_by(process).unwrap() - before).as_secs_f64() / time.as_secs_f64()
 }

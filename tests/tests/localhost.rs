@@ -10,7 +10,7 @@ use integration_tests::{
     in_cases,
     netns::{Family, Namespace},
     proxy::Proxy,
-    raw::{self, Endpoint, PWD, RawOrigin},
+    raw::{self, Endpoint, RawOrigin},
 };
 use proxy_protocol::sdp::Answer;
 
@@ -30,7 +30,7 @@ fn a14_media_reaches_an_origin_through_the_loopback_that_localhost_was_for_the_c
     proxy.wait_for_origins(1).unwrap();
     let url = Url::parse("http://localhost:11985/rtc/v1/whep/?app=live&stream=s").unwrap();
     let url = url.at(SocketAddr::from((v6, 11985)));
-    let request = Request::new("POST", url).body("application/sdp", offer());
+    let request = Request::new("POST", url).body("application/sdp", raw::offer("clnt"));
     let answer = host.enter(|| request.send()).unwrap();
     let answer = Answer::parse(&answer.body).unwrap();
     let by_v6 = answer.candidates().iter().find(|candidate| candidate.host == "::1");
@@ -41,11 +41,4 @@ fn a14_media_reaches_an_origin_through_the_loopback_that_localhost_was_for_the_c
     origin.media.answer_check().unwrap();
     assert_eq!(client.receive().unwrap().0.peer, SocketAddr::from((v6, port)));
     proxy.stop().unwrap();
-}
-
-fn offer() -> String {
-    format!(
-        "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\n\
-         c=IN IP4 0.0.0.0\r\na=ice-ufrag:clnt\r\na=ice-pwd:{PWD}\r\na=mid:0\r\na=recvonly\r\n"
-    )
 }

@@ -14,7 +14,6 @@ use rustix::process::Signal;
 
 use integration_tests::{
     case::Case,
-    http::{Request, Url},
     lacking::Lacking,
     netns::Direct,
     pins::Pins,
@@ -171,9 +170,8 @@ fn b7_an_adopted_session_is_listed_moves_and_ends(case: Case) {
     let status = proxy.wait(PATIENCE, |status| status.totals.offloaded == 1).unwrap();
     assert_eq!(status.totals.migrations, 1, "{status:#?}");
     // And it ends.
-    let url = Url::parse(&format!("{}{}", proxy.api(), scene.session.location)).unwrap();
-    let response = network.client.enter(|| Request::new("DELETE", url).send()).unwrap();
-    assert_eq!(response.status, 200);
+    let api = proxy.api();
+    assert_eq!(network.client.enter(|| scene.session.delete(&api)).unwrap(), 200);
     let status = proxy.wait(PATIENCE, |status| status.totals.sessions == 0).unwrap();
     assert_eq!(status.totals.ports_resting, 1, "{status:#?}");
     proxy.interrupt().unwrap();

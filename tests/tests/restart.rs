@@ -14,60 +14,32 @@ use std::{
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 use integration_tests::{
+    case::Case,
     http::{Request, Url},
     load::Client,
-    netns::{Direct, Namespace, Routed},
+    netns::{Direct, Family, Namespace, Routed},
     proxy::{Engine, Proxy, Runtime},
-    raw::{self, Endpoint, RawOrigin, RawSession},
+    raw::{Endpoint, RawSession},
     site::Site,
+    wire::Wire,
 };
 
 const PATIENCE: Duration = Duration::from_secs(15);
 const QUIET: Duration = Duration::from_millis(300);
 
-/// An origin and a client on the two sides of whatever proxy runs.
-struct Ends {
-    origin: RawOrigin,
-    client: Endpoint,
+fn start<'a>(network: &'a Direct, engine: Engine, settings: &[(&str, &str)]) -> Wire<'a> {
+    Wire::start(network, Case { engine, family: Family::V4 }, settings).unwrap()
 }
 
-impl Ends {
-    fn start(network: &Direct, proxy: &Proxy<'_>) -> Self {
-        let url = Proxy::register_url(Direct::PROXY_INSIDE);
-        let origin = network.origin.enter(|| {
-            let origin = RawOrigin::start(Direct::ORIGIN, "raw1").unwrap();
-            origin.register(&url).unwrap();
-            origin
-        });
-        proxy.wait_for_origins(1).unwrap();
-        Self { origin, client: network.client.enter(|| Endpoint::bind(Direct::CLIENT)).unwrap() }
-    }
-
-    /// A session whose client was heard; says where the origin sees it.
-    fn connect(&self, network: &Direct, proxy: &Proxy<'_>, ufrag: &str) -> (RawSession, SocketAddr) {
-        let api = proxy.api();
-        let session = network.client.enter(|| raw::play(&api, "s", ufrag)).unwrap();
-        let source = self.check(&self.client, &session);
-        (session, source)
-    }
-
-    fn check(&self, client: &Endpoint, session: &RawSession) -> SocketAddr {
-        client.send(&raw::check(&session.username, true), session.proxy, 0).unwrap();
-        let source = self.origin.media.answer_check().unwrap();
-        client.receive().unwrap();
-        source
-    }
-
-    /// A datagram each way: the session lives, and the origin sees it where it was.
-    #[track_caller]
-    fn pass(&self, session: &RawSession, source: SocketAddr) {
-        self.client.send(&[0x80, 96, 1], session.proxy, 0).unwrap();
-        let (meta, payload) = self.origin.media.receive().unwrap();
-        assert_eq!((meta.peer, payload), (source, vec![0x80, 96, 1]));
-        self.origin.media.send(&[0x80, 96, 2], source, 0).unwrap();
-        let (meta, payload) = self.client.receive().unwrap();
-        assert_eq!((meta.peer, payload), (session.proxy, vec![0x80, 96, 2]));
-    }
+/// A datagram each way: the session lives, and the origin sees it where it was.
+#[track_caller]
+fn pass(wire: &Wire<'_>, session: &RawSession, source: SocketAddr) {
+    wire.client.send(&[0x80, 96, 1], session.proxy, 0).unwrap();
+    let (meta, payload) = wire.origin.media.receive().unwrap();
+    assert_eq!((meta.peer, payload), (source, vec![0x80, 96, 1]));
+    wire.origin.media.send(&[0x80, 96, 2], source, 0).unwrap();
+    let (meta, payload) = wire.client.receive().unwrap();
+    assert_eq!((meta.peer, payload), (session.proxy, vec![0x80, 96, 2]));
 }
 
 fn next<'a>(network: &'a Direct, before: Proxy<'a>, end: impl FnOnce(Proxy<'a>)) -> Proxy<'a> {
@@ -77,33 +49,28 @@ fn next<'a>(network: &'a Direct, before: Proxy<'a>, end: impl FnOnce(Proxy<'a>))
     Proxy::spawn_in(&network.proxy, Direct::PROXY, command, runtime).unwrap()
 }
 
-fn delete(network: &Direct, proxy: &Proxy<'_>, session: &RawSession) -> u16 {
-    let url = Url::parse(&format!("{}{}", proxy.api(), session.location)).unwrap();
-    network.client.enter(|| Request::new("DELETE", url).send()).unwrap().status
-}
-
 #[track_caller]
 fn goes_on_after(settings: &[(&str, &str)], end: impl FnOnce(Proxy<'_>)) {
     let network = Direct::new().unwrap();
-    let proxy = Proxy::start(&network.proxy, Direct::PROXY, Engine::Userspace, settings).unwrap();
-    let ends = Ends::start(&network, &proxy);
-    let (session, source) = ends.connect(&network, &proxy, "clnt");
-    ends.pass(&session, source);
-    let proxy = next(&network, proxy, end);
-    ends.pass(&session, source);
-    let status = proxy.status().unwrap();
+    let mut wire = start(&network, Engine::Userspace, settings);
+    let (session, source) = wire.connected().unwrap();
+    pass(&wire, &session, source);
+    wire.proxy = next(&network, wire.proxy, end);
+    pass(&wire, &session, source);
+    let status = wire.proxy.status().unwrap();
     assert_eq!((status.totals.adopted, status.totals.sessions), (1, 1), "{status:#?}");
     // Its client moves.
-    let other = network.client.enter(|| Endpoint::bind(Direct::CLIENT)).unwrap();
-    assert_eq!(ends.check(&other, &session), source);
-    ends.origin.media.send(&[0x80, 96, 3], source, 0).unwrap();
+    let other = wire.other_client().unwrap();
+    assert_eq!(wire.check(&other, &session, true).unwrap(), source);
+    wire.origin.media.send(&[0x80, 96, 3], source, 0).unwrap();
     assert_eq!(other.receive().unwrap().1, [0x80, 96, 3]);
     // No heartbeat has come since: a new viewer is served, by a port of its own, and the old one can leave.
-    let (second, other_source) = ends.connect(&network, &proxy, "late");
+    let (second, other_source) = wire.connected_as("late").unwrap();
     assert_ne!(other_source, source);
-    ends.pass(&second, other_source);
-    assert_eq!(delete(&network, &proxy, &session), 200);
-    let status = proxy.wait(PATIENCE, |status| status.totals.sessions == 1).unwrap();
+    pass(&wire, &second, other_source);
+    let api = wire.proxy.api();
+    assert_eq!(network.client.enter(|| session.delete(&api)).unwrap(), 200);
+    let status = wire.proxy.wait(PATIENCE, |status| status.totals.sessions == 1).unwrap();
     assert_eq!(status.totals.ended.get("deleted"), Some(&1), "{status:#?}");
 }
 
@@ -120,22 +87,20 @@ fn sessions_go_on_after_a_stop_that_keeps_them() {
 #[test]
 fn a_stop_leaves_no_session_unless_it_is_told_to_keep_them() {
     let network = Direct::new().unwrap();
-    let proxy = Proxy::start(&network.proxy, Direct::PROXY, Engine::Userspace, &[]).unwrap();
-    let ends = Ends::start(&network, &proxy);
-    ends.connect(&network, &proxy, "clnt");
-    let proxy = next(&network, proxy, |proxy| proxy.stop().unwrap());
-    let status = proxy.status().unwrap();
+    let mut wire = start(&network, Engine::Userspace, &[]);
+    wire.connected().unwrap();
+    wire.proxy = next(&network, wire.proxy, |proxy| proxy.stop().unwrap());
+    let status = wire.proxy.status().unwrap();
     assert_eq!((status.totals.adopted, status.totals.sessions), (0, 0), "{status:#?}");
 }
 
 #[test]
 fn a_session_that_fell_silent_while_nobody_ran_ends() {
     let network = Direct::new().unwrap();
-    let proxy = Proxy::start(&network.proxy, Direct::PROXY, Engine::Userspace, &[]).unwrap();
-    let ends = Ends::start(&network, &proxy);
-    ends.connect(&network, &proxy, "clnt");
-    let runtime = proxy.runtime();
-    proxy.kill().unwrap();
+    let wire = start(&network, Engine::Userspace, &[]);
+    wire.connected().unwrap();
+    let runtime = wire.proxy.runtime();
+    wire.proxy.kill().unwrap();
     let mut command = Proxy::command(Engine::Userspace).unwrap();
     command.env("PROXY_WEBRTC_IDLE_TIMEOUT", "2s");
     let proxy = Proxy::spawn_in(&network.proxy, Direct::PROXY, command, runtime).unwrap();
@@ -184,16 +149,15 @@ fn numbers(endpoint: &Endpoint) -> Vec<u32> {
 #[test]
 fn a_take_over_loses_no_datagram_in_either_direction() {
     let network = Direct::new().unwrap();
-    let proxy = Proxy::start(&network.proxy, Direct::PROXY, Engine::Userspace, &[]).unwrap();
-    let ends = Ends::start(&network, &proxy);
-    let (session, source) = ends.connect(&network, &proxy, "clnt");
+    let wire = start(&network, Engine::Userspace, &[]);
+    let (session, source) = wire.connected().unwrap();
     let stop = AtomicBool::new(false);
     scope(|threads| {
-        let up = threads.spawn(|| send_until(&ends.client, session.proxy, &stop));
-        let down = threads.spawn(|| send_until(&ends.origin.media, source, &stop));
-        let at_origin = threads.spawn(|| numbers(&ends.origin.media));
-        let at_client = threads.spawn(|| numbers(&ends.client));
-        let (proxy, took) = take_over(&network.proxy, Direct::PROXY, Engine::Userspace, proxy);
+        let up = threads.spawn(|| send_until(&wire.client, session.proxy, &stop));
+        let down = threads.spawn(|| send_until(&wire.origin.media, source, &stop));
+        let at_origin = threads.spawn(|| numbers(&wire.origin.media));
+        let at_client = threads.spawn(|| numbers(&wire.client));
+        let (proxy, took) = take_over(&network.proxy, Direct::PROXY, Engine::Userspace, wire.proxy);
         println!("a take-over took {took:?} from the start of the process to the end of the other");
         sleep(QUIET);
         stop.store(true, Ordering::Relaxed);
@@ -231,10 +195,9 @@ fn viewers_lose_nothing_while_one_process_takes_over_from_another_time_and_again
 #[test]
 fn requests_that_come_during_a_take_over_are_answered() {
     let network = Direct::new().unwrap();
-    let proxy = Proxy::start(&network.proxy, Direct::PROXY, Engine::Userspace, &[]).unwrap();
-    let ends = Ends::start(&network, &proxy);
-    ends.connect(&network, &proxy, "clnt");
-    let (stop, api) = (AtomicBool::new(false), proxy.api());
+    let wire = start(&network, Engine::Userspace, &[]);
+    wire.connected().unwrap();
+    let (stop, api) = (AtomicBool::new(false), wire.proxy.api());
     scope(|threads| {
         let asking = threads.spawn(|| {
             let mut asked = 0;
@@ -246,7 +209,7 @@ fn requests_that_come_during_a_take_over_are_answered() {
             }
             asked
         });
-        let (proxy, _) = take_over(&network.proxy, Direct::PROXY, Engine::Userspace, proxy);
+        let (proxy, _) = take_over(&network.proxy, Direct::PROXY, Engine::Userspace, wire.proxy);
         stop.store(true, Ordering::Relaxed);
         assert!(asking.join().unwrap() > 0);
         drop(proxy);
@@ -262,9 +225,10 @@ fn a_process_that_may_open_nothing_does_not_spin_and_is_taken_over_from_later() 
     let mut command = Proxy::command(Engine::Userspace).unwrap();
     command.stderr(File::create(&log).unwrap());
     let proxy = Proxy::spawn_in(&network.proxy, Direct::PROXY, command, runtime).unwrap();
-    let ends = Ends::start(&network, &proxy);
-    let (session, source) = ends.connect(&network, &proxy, "clnt");
-    let process = Pid::from_raw(proxy.id().cast_signed());
+    let case = Case { engine: Engine::Userspace, family: Family::V4 };
+    let mut wire = Wire::around(&network, case, proxy).unwrap();
+    let (session, source) = wire.connected().unwrap();
+    let process = Pid::from_raw(wire.proxy.id().cast_signed());
     let none = Rlimit { current: Some(0), ..getrlimit(Resource::Nofile) };
     let before = prlimit(process, Resource::Nofile, none).unwrap();
     let refusals = || fs::read_to_string(&log).unwrap().matches("hand-over socket").count();
@@ -279,69 +243,63 @@ fn a_process_that_may_open_nothing_does_not_spin_and_is_taken_over_from_later() 
             prlimit(process, Resource::Nofile, before).unwrap();
             refusals
         });
-        let (proxy, _) = take_over(&network.proxy, Direct::PROXY, Engine::Userspace, proxy);
+        wire.proxy = take_over(&network.proxy, Direct::PROXY, Engine::Userspace, wire.proxy).0;
         let refusals = watching.join().unwrap();
         assert!((1..30).contains(&refusals), "{refusals} visitors sent away in a second");
-        ends.pass(&session, source);
-        drop(proxy);
     });
+    pass(&wire, &session, source);
 }
 
-fn run(namespace: &Namespace, proxy: &Proxy<'_>, arguments: &[&str]) -> Output {
+fn run(wire: &Wire<'_>, arguments: &[&str]) -> Output {
     let mut command: Command = Proxy::command(Engine::Userspace).unwrap();
-    proxy.runtime().apply(&mut command);
+    wire.proxy.runtime().apply(&mut command);
     command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
-    namespace.enter(move || command.output()).unwrap()
+    wire.network.proxy.enter(move || command.output()).unwrap()
 }
 
 #[test]
 fn a_second_process_says_who_runs_and_changes_nothing() {
     let network = Direct::new().unwrap();
-    let proxy = Proxy::start(&network.proxy, Direct::PROXY, Engine::Userspace, &[]).unwrap();
-    let ends = Ends::start(&network, &proxy);
-    let (session, source) = ends.connect(&network, &proxy, "clnt");
-    let output = run(&network.proxy, &proxy, &["run"]);
+    let wire = start(&network, Engine::Userspace, &[]);
+    let (session, source) = wire.connected().unwrap();
+    let output = run(&wire, &["run"]);
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{text}");
-    for word in [&format!("process {}", proxy.id()), "PROXY_TAKE_OVER", "PROXY_RUNTIME_DIR"] {
+    for word in [&format!("process {}", wire.proxy.id()), "PROXY_TAKE_OVER", "PROXY_RUNTIME_DIR"] {
         assert!(text.contains(word), "{word} in {text}");
     }
-    ends.pass(&session, source);
+    pass(&wire, &session, source);
 }
 
 #[test]
 fn a_take_over_that_cannot_listen_leaves_the_running_process_as_it_is() {
     let network = Direct::new().unwrap();
-    let proxy = Proxy::start(&network.proxy, Direct::PROXY, Engine::Userspace, &[]).unwrap();
-    let ends = Ends::start(&network, &proxy);
-    let (session, source) = ends.connect(&network, &proxy, "clnt");
+    let mut wire = start(&network, Engine::Userspace, &[]);
+    let (session, source) = wire.connected().unwrap();
     let taken = network.proxy.enter(|| std::net::TcpListener::bind("0.0.0.0:4711").unwrap());
-    let output =
-        run(&network.proxy, &proxy, &["run", "--take-over", "--http-api", "4711", "--datapath", "userspace"]);
+    let output = run(&wire, &["run", "--take-over", "--http-api", "4711", "--datapath", "userspace"]);
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("4711"), "{text}");
     drop(taken);
-    ends.pass(&session, source);
-    assert_eq!(proxy.wait(PATIENCE, |_| true).unwrap().totals.sessions, 1);
+    pass(&wire, &session, source);
+    assert_eq!(wire.proxy.wait(PATIENCE, |_| true).unwrap().totals.sessions, 1);
     // And the next one succeeds.
-    let (proxy, _) = take_over(&network.proxy, Direct::PROXY, Engine::Userspace, proxy);
-    ends.pass(&session, source);
-    drop(proxy);
+    wire.proxy = take_over(&network.proxy, Direct::PROXY, Engine::Userspace, wire.proxy).0;
+    pass(&wire, &session, source);
 }
 
 #[test]
 fn status_shows_sessions_as_a_table_and_as_json() {
     let network = Direct::new().unwrap();
-    let proxy = Proxy::start(&network.proxy, Direct::PROXY, Engine::Userspace, &[]).unwrap();
-    let ends = Ends::start(&network, &proxy);
-    ends.connect(&network, &proxy, "clnt");
-    let output = run(&network.proxy, &proxy, &["status"]);
+    let wire = start(&network, Engine::Userspace, &[]);
+    wire.connected().unwrap();
+    let output = run(&wire, &["status"]);
     let text = String::from_utf8_lossy(&output.stdout);
     for word in ["STREAM", "__defaultVhost__/live/s", "player", "userspace"] {
         assert!(output.status.success() && text.contains(word), "{word} in {text}");
     }
-    let output = run(&network.proxy, &proxy, &["status", "--json"]);
+    let output = run(&wire, &["status", "--json"]);
     let status: integration_tests::proxy::Status = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(status.totals.sessions, 1);
 }
@@ -364,31 +322,29 @@ fn status_of_nobody_is_an_error_that_says_so() {
 #[test]
 fn detach_returns_sessions_to_userspace_and_takes_the_programs_off() {
     let network = Direct::new().unwrap();
-    let proxy = Proxy::start(&network.proxy, Direct::PROXY, Engine::Tc, &[]).unwrap();
-    let ends = Ends::start(&network, &proxy);
-    let (session, source) = ends.connect(&network, &proxy, "clnt");
-    ends.pass(&session, source);
-    proxy.wait(PATIENCE, |status| status.totals.offloaded == 1).unwrap();
-    let output = run(&network.proxy, &proxy, &["detach"]);
+    let wire = start(&network, Engine::Tc, &[]);
+    let (session, source) = wire.connected().unwrap();
+    pass(&wire, &session, source);
+    wire.proxy.wait(PATIENCE, |status| status.totals.offloaded == 1).unwrap();
+    let output = run(&wire, &["detach"]);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("removed programs on "), "{output:?}");
-    let status = proxy.status().unwrap();
+    let status = wire.proxy.status().unwrap();
     assert_eq!((status.totals.offloaded, status.interfaces.len()), (0, 0), "{status:#?}");
-    ends.pass(&session, source);
+    pass(&wire, &session, source);
     // A new session attaches nothing.
-    let (second, second_source) = ends.connect(&network, &proxy, "late");
-    ends.pass(&second, second_source);
-    assert!(proxy.status().unwrap().interfaces.is_empty());
+    let (second, second_source) = wire.connected_as("late").unwrap();
+    pass(&wire, &second, second_source);
+    assert!(wire.proxy.status().unwrap().interfaces.is_empty());
 }
 
 #[test]
 fn detach_without_a_process_forgets_its_sessions_and_a_second_time_finds_nothing() {
     let network = Direct::new().unwrap();
-    let proxy = Proxy::start(&network.proxy, Direct::PROXY, Engine::Userspace, &[]).unwrap();
-    let ends = Ends::start(&network, &proxy);
-    ends.connect(&network, &proxy, "clnt");
-    let runtime = proxy.runtime();
-    proxy.kill().unwrap();
+    let wire = start(&network, Engine::Userspace, &[]);
+    wire.connected().unwrap();
+    let runtime = wire.proxy.runtime();
+    wire.proxy.kill().unwrap();
     let detach = || {
         let mut command = Proxy::command(Engine::Userspace).unwrap();
         runtime.apply(&mut command);

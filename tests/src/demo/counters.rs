@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result};
 
-use crate::netns::Namespace;
+use crate::{cpu, netns::Namespace};
 
 /// Traffic of an end host. Arrivals are counted below the sockets, so a slow reader is not taken for a loss.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -86,21 +86,17 @@ pub(super) struct CpuTime {
 
 impl CpuTime {
     pub(super) fn read(process: u32) -> Result<Self> {
-        let stat = fs::read_to_string(format!("/proc/{process}/stat")).context("the proxy is gone")?;
+        let stat = cpu::stat(process)?;
         let machine = fs::read_to_string("/proc/stat").context("failed to read /proc/stat")?;
         Self::parse(&stat, &machine).context("the kernel's processor times look unfamiliar")
     }
 
-    /// The process's name may hold anything, so its fields are counted from the bracket that closes it.
     fn parse(process: &str, machine: &str) -> Option<Self> {
-        let (_, fields) = process.rsplit_once(") ")?;
-        let mut fields = fields.split(' ').skip(11).map(|field| field.parse::<u64>().ok());
-        let (user, system) = (fields.next()??, fields.next()??);
         let times = machine.lines().next()?.strip_prefix("cpu ")?.split_whitespace();
         // Guests' time, the last two columns, is part of the first two.
         let times: Vec<u64> = times.take(8).filter_map(|time| time.parse().ok()).collect();
         Some(Self {
-            process: user + system,
+            process: cpu::ticks(process)?,
             machine: times.iter().sum(),
             idle: times.get(3)? + times.get(4)?,
             softirq: *times.get(6)?,
