@@ -84,13 +84,13 @@ fn a4_somebody_who_detaches_again_is_left_alone_for_a_while(case: Case) {
             comes_back(&network, &wire.proxy, case);
         }
         // Twice in a row was answered after two seconds; the third time is after four.
+        let detached = Instant::now();
         detach(wire, &network, case);
         let noticed = |status: &Status| status.totals.detachments == 3;
         let status = wire.proxy.wait(PATIENCE, noticed).unwrap();
         assert!(!is_shown(&status, case), "{status:#?}");
-        sleep(Duration::from_secs(2));
-        assert!(!is_there(&network, case), "somebody who means it is fought");
         comes_back(&network, &wire.proxy, case);
+        assert!(detached.elapsed() >= Duration::from_secs(4), "somebody who means it is fought");
     });
     assert_eq!(outcome.unwrap().tally.missing(), 0);
 }

@@ -177,17 +177,19 @@ fn outlives_down(case: Case, interface: &str, then: impl FnOnce(&Wire<'_>)) -> S
     // IPv6 addresses would be gone with the link.
     network.proxy.sysctl(&format!("net.ipv6.conf.{interface}.keep_addr_on_down"), "1").unwrap();
     let outcome = outlive(&network, case, Rhythm::default(), |wire| {
+        let down = Instant::now();
         network.proxy.ip(&["link", "set", interface, "down"]).unwrap();
         sleep(DOWN);
         network.proxy.ip(&["link", "set", interface, "up"]).unwrap();
         let up = Instant::now();
         sleep(BOUND + DOWN);
         then(wire);
-        up
+        (down, up)
     });
     let outcome = outcome.unwrap();
     assert!(outcome.tally.missing() > 0, "the leg was not down");
-    outcome.recovers(outcome.result + BOUND, DOWN + BOUND).unwrap();
+    let (down, up) = outcome.result;
+    outcome.recovers(up + BOUND, up.duration_since(down) + BOUND).unwrap();
     outcome.status
 }
 
