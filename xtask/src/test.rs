@@ -18,8 +18,8 @@ use crate::{
 };
 
 /// Programs whose tests wait for most of their time: more of them run at once than there are CPUs.
-const MOSTLY_WAITING: [&str; 7] =
-    ["attachments", "delivery", "faults", "host_firewall", "next_hops", "pinned", "routes"];
+const MOSTLY_WAITING: [&str; 8] =
+    ["attachments", "capacity", "delivery", "host_firewall", "next_hops", "pinned", "relay", "routes"];
 const WAITING_TESTS: u8 = 6;
 
 #[derive(Debug, clap::Args)]
