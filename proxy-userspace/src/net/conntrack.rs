@@ -114,13 +114,22 @@ fn give_up(error: &io::Error) {
     );
 }
 
+/// What is held of a conversation.
+struct Held {
+    opener: Opener,
+    since: Instant,
+}
+
+/// A conversation, and since when it is held: one that was let go and is held again has another.
+type Hold = (Conversation, Instant);
+
 struct Task {
     socket: Socket,
-    held: HashMap<Conversation, Opener>,
-    /// Held since then; prolonged at every turn.
-    fresh: Vec<(Conversation, Instant)>,
+    held: HashMap<Conversation, Held>,
+    /// Prolonged at every turn.
+    fresh: Vec<Hold>,
     /// In the order in which they are prolonged.
-    ring: VecDeque<Conversation>,
+    ring: VecDeque<Hold>,
     /// An entry was there once: packets of ours are tracked.
     is_tracking: bool,
     sequence: u32,
@@ -157,7 +166,7 @@ impl Task {
     fn note(&mut self, change: Change, now: Instant) {
         match change {
             Change::Hold(conversation, opener) => {
-                self.held.insert(conversation, opener);
+                self.held.insert(conversation, Held { opener, since: now });
                 self.fresh.push((conversation, now));
             }
             Change::LetGo(conversation) => {
@@ -167,8 +176,11 @@ impl Task {
     }
 
     async fn turn(&mut self, now: Instant) -> io::Result<()> {
-        let Some(round) = self.round_time() else { return Ok(()) };
-        let due = self.due(now, round);
+        let round = self.round_time();
+        let due = self.due(now, round.unwrap_or(ROUND));
+        if round.is_none() {
+            return Ok(());
+        }
         for batch in due.chunks(BATCH) {
             self.prolong(batch)?;
             tokio::task::yield_now().await;
@@ -185,21 +197,22 @@ impl Task {
         Some((Duration::from_secs(seconds) / 2).clamp(SHORTEST_ROUND, ROUND))
     }
 
-    /// Those whose turn it is, and all that are fresh.
+    /// Those whose turn it is, and all that are fresh. What was let go is forgotten on the way, without a turn.
     fn due(&mut self, now: Instant, round: Duration) -> Vec<Conversation> {
-        let held = &self.held;
-        self.fresh.retain(|(conversation, _)| held.contains_key(conversation));
-        let mut due: Vec<_> = self.fresh.iter().map(|(conversation, _)| *conversation).collect();
-        if self.is_tracking {
-            let share = self.ring.len() as f64 * TURN.as_secs_f64() / round.as_secs_f64();
-            let turns = (share.ceil() as usize).min(self.ring.len());
-            let kept = self.ring.drain(..turns).filter(|conversation| held.contains_key(conversation));
-            let kept: Vec<_> = kept.collect();
-            due.extend(&kept);
-            self.ring.extend(kept);
-        }
-        let settled = self.fresh.extract_if(.., |(_, since)| now.saturating_duration_since(*since) >= FRESH);
-        self.ring.extend(settled.map(|(conversation, _)| conversation));
+        let stands = |(conversation, since): &Hold| {
+            self.held.get(conversation).is_some_and(|held| held.since == *since)
+        };
+        self.fresh.retain(stands);
+        let settled = self.held.len().saturating_sub(self.fresh.len());
+        let share = settled as f64 * TURN.as_secs_f64() / round.as_secs_f64();
+        let turns = (share.ceil() as usize).max(1);
+        let front = std::iter::from_fn(|| self.ring.pop_front());
+        let next: Vec<_> = front.filter(stands).take(turns).collect();
+        let has_turn = next.iter().filter(|_| self.is_tracking);
+        let due = self.fresh.iter().chain(has_turn).map(|(conversation, _)| *conversation).collect();
+        self.ring.extend(next);
+        self.ring
+            .extend(self.fresh.extract_if(.., |(_, since)| now.saturating_duration_since(*since) >= FRESH));
         due
     }
 
@@ -207,8 +220,8 @@ impl Task {
         let mut datagram = Vec::with_capacity(batch.len() * 256);
         let mut asked = 0;
         for conversation in batch {
-            let Some(opener) = self.held.get(conversation) else { continue };
-            let missing = match opener {
+            let Some(held) = self.held.get(conversation) else { continue };
+            let missing = match held.opener {
                 Opener::Us if self.is_tracking => Missing::Create,
                 Opener::Us | Opener::Client => Missing::Refuse,
             };
@@ -284,6 +297,56 @@ mod tests {
         let (mut task, now) = holding(3);
         assert_eq!(task.due(now + STEP, ROUND).len(), 3);
         assert_eq!(task.due(now + STEP, ROUND), []);
+    }
+
+    #[tokio::test]
+    async fn what_settled_before_tracking_was_found_has_its_turn_afterwards() {
+        let (mut task, now) = holding(3);
+        (0..100).for_each(|_| drop(task.due(now + STEP, ROUND)));
+        task.is_tracking = true;
+        let turns: Vec<_> = (0..3).flat_map(|_| task.due(now + STEP, ROUND)).collect();
+        assert_eq!(turns, [0, 1, 2].map(conversation));
+    }
+
+    #[tokio::test]
+    async fn one_that_is_held_again_has_one_turn_in_a_round() {
+        let (mut task, now) = holding(120);
+        task.is_tracking = true;
+        assert_eq!(task.due(now + STEP, ROUND).len(), 120);
+        for port in 0..120 {
+            task.note(Change::LetGo(conversation(port)), now + STEP);
+            task.note(Change::Hold(conversation(port), Opener::Us), now + STEP);
+        }
+        assert_eq!(task.due(now + 2 * STEP, ROUND).len(), 120);
+        let turns = (ROUND.as_secs_f64() / TURN.as_secs_f64()) as usize;
+        let round: Vec<_> = (0..turns).flat_map(|_| task.due(now + 2 * STEP, ROUND)).collect();
+        let each: std::collections::HashSet<_> = round.iter().collect();
+        assert_eq!((round.len(), each.len()), (120, 120));
+    }
+
+    #[tokio::test]
+    async fn what_comes_and_goes_leaves_nothing_whether_or_not_it_is_tracked() {
+        for is_tracking in [false, true] {
+            let (mut task, mut now) = holding(1);
+            task.is_tracking = is_tracking;
+            for port in 1..1000 {
+                task.note(Change::Hold(conversation(port), Opener::Us), now);
+                now += STEP;
+                task.due(now, ROUND);
+                task.note(Change::LetGo(conversation(port)), now);
+            }
+            task.due(now, ROUND);
+            assert!(task.fresh.is_empty() && task.ring.len() <= 2, "{} of 1", task.ring.len());
+        }
+    }
+
+    /// Connections are not tracked where nothing has loaded what does.
+    #[tokio::test]
+    async fn turns_without_a_conversation_forget_what_was_let_go() {
+        let (mut task, now) = holding(120);
+        (0..120).for_each(|port| task.note(Change::LetGo(conversation(port)), now));
+        task.turn(now).await.unwrap();
+        assert!(task.fresh.is_empty() && task.ring.is_empty());
     }
 
     #[tokio::test]
