@@ -62,7 +62,7 @@ impl Loop {
             socket
         };
         let (events, _) = mpsc::channel(1024);
-        let relay = Relay::start_placed(&[any], 2, &Placement::ByHash, events).unwrap();
+        let relay = Relay::start(&[any], 2, &Placement::ByHash, events).unwrap();
         let (clients, origin): (Vec<_>, _) = ((0..FLOWS).map(|_| bind()).collect(), bind());
         // Ports that were free a moment ago.
         let free: Vec<UdpSocket> = (0..FLOWS).map(|_| bind()).collect();

@@ -52,7 +52,7 @@ impl<'a> Path<'a> {
         };
         let (events, received) = mpsc::channel(1024);
         let relay = proxy
-            .enter(|| Relay::start_placed(&[SocketAddr::from((outside, 0))], workers, placement, events))
+            .enter(|| Relay::start(&[SocketAddr::from((outside, 0))], workers, placement, events))
             .unwrap();
         let bind = |ip| UdpSocket::bind(SocketAddr::from((ip, 0)), false).unwrap();
         let clients = near.enter(|| (0..flows).map(|_| bind(client)).collect());

@@ -16,18 +16,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use proxy_protocol::ice::{IcePwd, UfragPair};
 use tokio::sync::mpsc;
 
 use crate::{
-    net::{
-        handover::Role,
-        udp::{Sent, Transmit, UdpSocket},
-    },
+    net::{handover::Role, udp::UdpSocket},
     proxy::{Activity, Event, ForwardCheck},
-    session::{SessionId, Tuple, offload::RelayCounters},
+    session::{SessionId, Tuple},
 };
 
 mod counters;
@@ -90,18 +86,10 @@ impl std::fmt::Debug for Relay {
 }
 
 impl Relay {
-    /// Binds every address of `listen` once per worker and starts the threads.
+    /// Binds every address of `listen` once per worker and starts the threads, placed as told.
     ///
     /// A host without IPv6 serves IPv4 alone.
-    pub fn start(listen: &[SocketAddr], workers: usize, events: mpsc::Sender<Event>) -> io::Result<Self> {
-        let placement = Placement::of_host(workers);
-        let mut relay = Self::placed(Sockets::bind(listen, workers)?, placement, events)?;
-        relay.resume()?;
-        Ok(relay)
-    }
-
-    /// The same with workers placed as told.
-    pub fn start_placed(
+    pub fn start(
         listen: &[SocketAddr],
         workers: usize,
         placement: &Placement,
@@ -112,7 +100,8 @@ impl Relay {
         Ok(relay)
     }
 
-    /// Makes a relay that reads nothing before [`Self::resume`].
+    /// Makes a relay, placed as suits the host, that reads nothing and takes nothing from another process that reads the
+    /// same sockets before [`Self::resume`].
     pub fn new(sockets: Sockets, events: mpsc::Sender<Event>) -> io::Result<Self> {
         let placement = Placement::of_host(sockets.listeners.len());
         Self::placed(sockets, placement, events)
@@ -120,7 +109,6 @@ impl Relay {
 
     fn placed(sockets: Sockets, placement: Placement, events: mpsc::Sender<Event>) -> io::Result<Self> {
         let Sockets { local, listeners, sources } = sockets;
-        let placement = steer(&listeners, placement);
         let shared = Arc::new(Shared {
             table: Table::default(),
             counters: Counters::default(),
@@ -140,18 +128,61 @@ impl Relay {
         Ok(relay)
     }
 
-    /// Starts the threads, unless they run.
+    /// Binds what is missing, says who gets what, and starts the threads, unless they run.
     pub fn resume(&mut self) -> io::Result<()> {
-        if self.threads.is_empty() {
-            self.workers.iter().for_each(|worker| worker.rearm());
-            let workers = self.workers.iter().enumerate();
-            let spawned = workers.map(|(index, worker)| spawn(index, worker, self.placement.clone()));
-            self.threads = spawned.collect::<io::Result<_>>()?;
-            if let Some(errors) = self.errors.clone() {
-                errors.rearm();
-                let thread = std::thread::Builder::new().name("relay-icmp".into());
-                self.threads.push(thread.spawn(move || errors.run())?);
+        if !self.threads.is_empty() {
+            return Ok(());
+        }
+        self.complete()?;
+        let placement = self.steer();
+        let started = self.start_threads(&placement);
+        if started.is_err() {
+            self.pause();
+        }
+        started
+    }
+
+    /// Binds for every worker that has no socket on one of the service addresses: from then on it gets its share.
+    fn complete(&mut self) -> io::Result<()> {
+        for address in &self.local {
+            let lacks =
+                |worker: &Worker| worker.listeners().iter().all(|socket| socket.local_addr() != *address);
+            for worker in self.workers.iter_mut().filter(|worker| lacks(worker)) {
+                let worker = Arc::get_mut(worker).expect("no thread has it while none runs");
+                worker.listen(UdpSocket::bind(*address, true)?)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Steers every address as placed, or by the hash for all, which is never wrong. Sockets of an earlier process may
+    /// be steered otherwise.
+    fn steer(&self) -> Placement {
+        let listeners = self.workers.first().map(|worker| worker.listeners()).unwrap_or_default();
+        if let Placement::ByCpu(sets) = &self.placement
+            && sets.len() == self.workers.len()
+        {
+            let workers = u32::try_from(sets.len()).unwrap_or(u32::MAX);
+            match listeners.iter().try_for_each(|listener| listener.steer_by_cpu(workers)) {
+                Ok(()) => return self.placement.clone(),
+                Err(error) => tracing::info!(%error, "the kernel steers by hash alone"),
+            }
+        }
+        if let Err(error) = listeners.iter().try_for_each(UdpSocket::steer_by_hash) {
+            tracing::info!(%error, "datagrams stay with the workers that an earlier process chose");
+        }
+        Placement::ByHash
+    }
+
+    fn start_threads(&mut self, placement: &Placement) -> io::Result<()> {
+        for (index, worker) in self.workers.iter().enumerate() {
+            worker.rearm();
+            self.threads.push(spawn(index, worker, placement.clone())?);
+        }
+        if let Some(errors) = self.errors.clone() {
+            errors.rearm();
+            let thread = std::thread::Builder::new().name("relay-icmp".into());
+            self.threads.push(thread.spawn(move || errors.run())?);
         }
         Ok(())
     }
@@ -302,47 +333,5 @@ fn open_errors(shared: &Arc<Shared>) -> Option<Arc<Errors>> {
     }
 }
 
-/// Steers every address as placed, or falls back to the hash for all, which is never wrong.
-fn steer(listeners: &[Vec<UdpSocket>], placement: Placement) -> Placement {
-    let (Placement::ByCpu(sets), Some(first)) = (&placement, listeners.first()) else {
-        return Placement::ByHash;
-    };
-    let workers = u32::try_from(listeners.len()).unwrap_or(u32::MAX);
-    if sets.len() != listeners.len() {
-        return Placement::ByHash;
-    }
-    for listener in first {
-        if let Err(error) = listener.steer_by_cpu(workers) {
-            tracing::info!(%error, "the kernel steers by hash alone");
-            return Placement::ByHash;
-        }
-    }
-    placement
-}
-
-impl Peer {
-    /// Sends a client's STUN request to the origin; the answer goes to `tuple`, whichever one is active.
-    fn forward_check(&self, tuple: Tuple, datagram: &Bytes, traffic_class: u8, shared: &Shared) {
-        if let Ok(message) = proxy_protocol::stun::Message::parse(datagram) {
-            self.expect_answer(message.transaction_id(), tuple);
-        }
-        self.send_to_origin(datagram, traffic_class, shared);
-    }
-
-    fn send_to_origin(&self, payload: &[u8], traffic_class: u8, shared: &Shared) {
-        let transmit = Transmit { payload, peer: self.origin, local_ip: None, traffic_class };
-        let taken = self.source.socket.send(&transmit).is_ok();
-        shared.counters.to_origin(&Sent { burst: 0, datagrams: 1, bytes: payload.len(), taken });
-    }
-
-    fn activity(&self, now: u64, tuple_idle: Duration) -> Activity {
-        let (to_origin, to_client) = self.counted();
-        Activity {
-            relay: RelayCounters { to_origin, to_client },
-            kernel: None,
-            client_idle: Duration::from_millis(now.saturating_sub(self.heard())),
-            closing: self.is_closing(),
-            idle_tuples: self.idle_tuples(now, tuple_idle),
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

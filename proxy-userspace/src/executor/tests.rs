@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::{
+    datapath::userspace::Placement,
     lifecycle::{Estate, RecordFiles, owner::tests::TestDir},
     proxy::{Check, Limits},
     session::{SessionOffer, Tuple, source_port::SourcePorts},
@@ -29,7 +30,7 @@ impl Rig {
     fn new(dir: &TestDir) -> Self {
         dir.0.create().unwrap();
         let (events, queue) = mpsc::channel(8);
-        let relay = Relay::start(&[SocketAddr::new(LOCALHOST, 0)], 1, events).unwrap();
+        let relay = Relay::start(&[SocketAddr::new(LOCALHOST, 0)], 1, &Placement::ByHash, events).unwrap();
         let origins = OriginsByUfrags::default();
         let records = RecordFiles::open(dir.0.records()).unwrap();
         let limits = Limits {

@@ -99,6 +99,11 @@ impl UdpSocket {
         options::steer_by_cpu(self.as_fd(), sockets)
     }
 
+    /// Lets a hash of addresses and ports choose among them again (5.3).
+    pub fn steer_by_hash(&self) -> io::Result<()> {
+        options::steer_by_hash(self.as_fd())
+    }
+
     /// Goes on with a socket that an earlier process bound and set up as [`Self::bind`] does.
     pub fn inherit(fd: OwnedFd) -> io::Result<Self> {
         let socket = Socket::from(fd);

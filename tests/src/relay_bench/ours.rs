@@ -28,7 +28,7 @@ impl Ours {
         let (events, received) = mpsc::channel(1024);
         let workers = available_parallelism()?.get();
         // One generator sends from one CPU, as a network card with one queue receives on one.
-        let relay = Relay::start_placed(&[SERVICE.into()], workers, &Placement::ByHash, events)?;
+        let relay = Relay::start(&[SERVICE.into()], workers, &Placement::ByHash, events)?;
         for flow in 0..FLOWS {
             let session = SessionId(u64::from(flow));
             let ufrags: UfragPair = format!("orig{flow:04}:clnt").parse().context("a valid name")?;

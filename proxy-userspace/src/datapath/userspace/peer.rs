@@ -11,19 +11,22 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
+use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use proxy_protocol::{
     ice::{IcePwd, UfragPair},
-    stun::TransactionId,
+    stun::{Message, TransactionId},
 };
 
 use super::{
+    Shared,
     long::LastLong,
     sharded::{self, Hasher},
 };
 use crate::{
-    net::udp::UdpSocket,
-    session::{SessionId, Tuple},
+    net::udp::{Sent, Transmit, UdpSocket},
+    proxy::Activity,
+    session::{SessionId, Tuple, offload::RelayCounters},
 };
 
 /// Checks of one session whose answers are awaited; older ones give way.
@@ -231,5 +234,30 @@ impl Peer {
         let legs = self.legs.lock();
         let silent = |leg: &&Arc<Leg>| now.saturating_sub(leg.heard.load(Relaxed)) >= limit;
         legs.iter().filter(silent).map(|leg| leg.tuple).filter(|tuple| !self.is_active(*tuple)).collect()
+    }
+
+    /// Sends a client's STUN request to the origin; the answer goes to `tuple`, whichever one is active.
+    pub(super) fn forward_check(&self, tuple: Tuple, datagram: &Bytes, traffic_class: u8, shared: &Shared) {
+        if let Ok(message) = Message::parse(datagram) {
+            self.expect_answer(message.transaction_id(), tuple);
+        }
+        self.send_to_origin(datagram, traffic_class, shared);
+    }
+
+    fn send_to_origin(&self, payload: &[u8], traffic_class: u8, shared: &Shared) {
+        let transmit = Transmit { payload, peer: self.origin, local_ip: None, traffic_class };
+        let taken = self.source.socket.send(&transmit).is_ok();
+        shared.counters.to_origin(&Sent { burst: 0, datagrams: 1, bytes: payload.len(), taken });
+    }
+
+    pub(super) fn activity(&self, now: u64, tuple_idle: Duration) -> Activity {
+        let (to_origin, to_client) = self.counted();
+        Activity {
+            relay: RelayCounters { to_origin, to_client },
+            kernel: None,
+            client_idle: Duration::from_millis(now.saturating_sub(self.heard())),
+            closing: self.is_closing(),
+            idle_tuples: self.idle_tuples(now, tuple_idle),
+        }
     }
 }

@@ -64,18 +64,25 @@ impl Worker {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         epoll::add(&epoll, &wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
-        for (socket, index) in listeners.iter().zip(0..) {
-            epoll::add(&epoll, socket.as_fd(), epoll::EventData::new_u64(index), epoll::EventFlags::IN)?;
-        }
-        Ok(Self {
+        let mut worker = Self {
             shared,
             epoll,
             wake,
             stopping: AtomicBool::new(false),
-            listeners,
+            listeners: Vec::new(),
             sources: RwLock::default(),
             counters: Counters::default(),
-        })
+        };
+        listeners.into_iter().try_for_each(|socket| worker.listen(socket))?;
+        Ok(worker)
+    }
+
+    /// Serves a socket on the service port as well.
+    pub(super) fn listen(&mut self, socket: UdpSocket) -> io::Result<()> {
+        let name = epoll::EventData::new_u64(self.listeners.len() as u64);
+        epoll::add(&self.epoll, socket.as_fd(), name, epoll::EventFlags::IN)?;
+        self.listeners.push(socket);
+        Ok(())
     }
 
     /// Reads `source` from now on.

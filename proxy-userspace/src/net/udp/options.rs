@@ -84,6 +84,14 @@ pub(super) fn steer_by_cpu(socket: BorrowedFd<'_>, sockets: u32) -> io::Result<(
     set(socket, libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, &program)
 }
 
+/// Leaves the choice within such a group to the kernel's hash, whatever was attached to it.
+pub(super) fn steer_by_hash(socket: BorrowedFd<'_>) -> io::Result<()> {
+    match set(socket, libc::SOL_SOCKET, libc::SO_DETACH_REUSEPORT_BPF, &0) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        detached => detached,
+    }
+}
+
 const BPF_MOD: u32 = 0x90;
 const BPF_A: u32 = 0x10;
 
