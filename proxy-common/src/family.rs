@@ -1,6 +1,6 @@
 //! IPv4 and IPv6: the same packet path over two kinds of addresses, headers and records.
 
-use core::fmt::Debug;
+use core::{fmt::Debug, net::IpAddr};
 
 use zerocopy::{
     network_endian::{U16, U32},
@@ -203,6 +203,14 @@ impl<A: Address> Endpoints<A> {
 /// Blocks that lie side by side.
 const GROUP: u8 = 4;
 
+/// The network that an address is policed with, whatever its family.
+pub fn prefix(ip: IpAddr) -> u64 {
+    match ip {
+        IpAddr::V4(ip) => U32::from_bytes(ip.octets()).prefix(),
+        IpAddr::V6(ip) => ip.octets().prefix(),
+    }
+}
+
 /// The policed row of a source prefix.
 #[inline(always)]
 pub fn prefix_hash(prefix: u64, seed: u64) -> u64 {
@@ -277,5 +285,7 @@ mod tests {
         v6[6] = 2;
         assert_ne!(v6.prefix(), before);
         assert_ne!(Addr6::default().prefix(), U32::ZERO.prefix());
+        assert_eq!(prefix(IpAddr::from([198, 51, 100, 7])), v4([198, 51, 100, 7]));
+        assert_eq!(prefix(IpAddr::from(v6)), v6.prefix());
     }
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Strangers remembered at once. A bucket is forgotten once it is full again.
+/// Strangers remembered at once. Once there are as many, full buckets make room: they say nothing.
 const REMEMBERED: usize = 65_536;
 /// Between two looks for full buckets: a crowd of strangers must not make each of them cost a look.
 const LOOK: Duration = Duration::from_secs(1);

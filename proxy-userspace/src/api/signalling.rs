@@ -3,7 +3,7 @@
 //! An exchange goes through as it is, except for one thing: the candidates of the origin's answer become ours, and the
 //! [`SessionSink`] learns of the session before the client does.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Router,
@@ -97,7 +97,8 @@ pub struct Signalling {
     sink: Arc<dyn SessionSink>,
     rules: StreamRules,
     limits: BodyLimits,
-    beginners: Mutex<RateLimit<IpAddr>>,
+    /// By the client's network.
+    beginners: Mutex<RateLimit<u64>>,
     trusted_proxies: Vec<IpNet>,
     candidates: Candidates,
     forwarder: Forwarder,
@@ -143,7 +144,7 @@ impl Signalling {
 }
 
 /// How many sessions may begin.
-fn beginners(config: &config::Signalling) -> RateLimit<IpAddr> {
+fn beginners(config: &config::Signalling) -> RateLimit<u64> {
     /// A crowd that comes at once, as after a change of program.
     const BURST: f64 = 10.0;
     let rate = |sessions: u32| Rate { per_second: sessions.into(), burst: BURST * f64::from(sessions) };

@@ -22,7 +22,10 @@ pub(super) struct ClientAddress {
 
 impl ClientAddress {
     /// The client of a request that came from `peer`.
+    ///
+    /// An IPv4 address written as an IPv6 one is the IPv4 address: media comes from that, and nets of it are trusted.
     pub(super) fn new(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
+        let peer = peer.to_canonical();
         let is_trusted = |ip: &IpAddr| trusted.iter().any(|net| net.contains(ip));
         if !is_trusted(&peer) {
             return Self { ip: peer, path: peer.to_string() };
@@ -39,7 +42,7 @@ impl ClientAddress {
 }
 
 fn address(item: &str) -> Option<IpAddr> {
-    item.trim().parse().ok()
+    item.trim().parse().ok().map(|ip: IpAddr| ip.to_canonical())
 }
 
 #[cfg(test)]
@@ -72,6 +75,18 @@ mod tests {
     fn the_client_is_the_last_untrusted_hop() {
         check("10.0.0.1", &["1.1.1.1, 203.0.113.9"], "203.0.113.9", "1.1.1.1, 203.0.113.9, 10.0.0.1");
         check("10.0.0.1", &["10.0.0.3, 10.0.0.2"], "10.0.0.3", "10.0.0.3, 10.0.0.2, 10.0.0.1");
+    }
+
+    #[test]
+    fn an_ipv4_address_written_as_an_ipv6_one_is_the_ipv4_address() {
+        check("::ffff:192.0.2.1", &[], "192.0.2.1", "192.0.2.1");
+        check("::ffff:10.0.0.1", &["::ffff:203.0.113.9"], "203.0.113.9", "203.0.113.9, 10.0.0.1");
+        check(
+            "10.0.0.1",
+            &["203.0.113.9, ::ffff:10.0.0.2"],
+            "203.0.113.9",
+            "203.0.113.9, 10.0.0.2, 10.0.0.1",
+        );
     }
 
     #[test]

@@ -11,7 +11,7 @@ use axum::{
     response::Response,
 };
 use http::{HeaderValue, Method, Request, StatusCode, header, request::Parts};
-use ipnet::IpNet;
+use proxy_common::family::prefix;
 use proxy_protocol::{ice::UfragPair, query, sdp::Answer, stream_url::StreamKey};
 use tracing::{debug, warn};
 
@@ -67,7 +67,7 @@ impl Signalling {
         let (parts, body) = request.into_parts();
         let ends =
             *parts.extensions.get::<Connection>().expect("the server gives every request its connection");
-        let client = ClientAddress::new(ends.peer.ip().to_canonical(), &parts.headers, &self.trusted_proxies);
+        let client = ClientAddress::new(ends.peer.ip(), &parts.headers, &self.trusted_proxies);
         let body = read_request(body, self.limits).await?;
         Ok(ClientRequest { endpoint, parts, body, ends, client })
     }
@@ -90,9 +90,7 @@ impl Signalling {
 
     /// Before an origin is asked, which would keep a session of its own for each request.
     fn admit(&self, client: IpAddr) -> Result<(), OfferError> {
-        let length = if client.is_ipv4() { 24 } else { 56 };
-        let network = IpNet::new(client, length).map_or(client, |network| network.network());
-        self.beginners.lock().take(network, Instant::now()).map_err(|exceeded| match exceeded {
+        self.beginners.lock().take(prefix(client), Instant::now()).map_err(|exceeded| match exceeded {
             Exceeded::Own => OfferError::TooManyOfSource,
             Exceeded::All => OfferError::TooManyInAll,
         })

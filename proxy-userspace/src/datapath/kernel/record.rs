@@ -10,6 +10,7 @@ use proxy_common::{
 use zerocopy::network_endian::U32;
 
 use super::rows::Rows;
+pub(super) use proxy_common::family::prefix;
 
 /// What userspace needs of a family.
 pub(super) trait Records: Family {
@@ -98,14 +99,6 @@ pub(super) fn mapped(ip: IpAddr) -> Addr6 {
     match ip {
         IpAddr::V4(ip) => U32::from_bytes(ip.octets()).mapped(),
         IpAddr::V6(ip) => ip.octets(),
-    }
-}
-
-/// The network that an address is policed with.
-pub(super) fn prefix(ip: IpAddr) -> u64 {
-    match ip {
-        IpAddr::V4(ip) => U32::from_bytes(ip.octets()).prefix(),
-        IpAddr::V6(ip) => ip.octets().prefix(),
     }
 }
 
