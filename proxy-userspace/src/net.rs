@@ -1,6 +1,7 @@
 //! Sockets and netlink: thin I/O that knows no session.
 
 pub mod conntrack;
+mod filter;
 pub mod handover;
 pub mod icmp;
 pub mod namespace;

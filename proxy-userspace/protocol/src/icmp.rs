@@ -7,12 +7,13 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use thiserror::Error;
 
-use crate::reader::{Reader, UnexpectedEnd};
+use crate::{
+    checksum::{fold, sum, update},
+    reader::{Reader, UnexpectedEnd},
+};
 
-mod checksum;
 mod endpoints;
 
-use checksum::{fold, sum, update};
 use endpoints::endpoints;
 
 const UDP: u8 = 17;
@@ -252,6 +253,15 @@ impl Version {
             Self::V6 => IPV6_HEADER,
         }
     }
+
+    /// How much of a datagram an error quotes at most, from the IP header on.
+    #[must_use]
+    pub const fn quote(self) -> usize {
+        match self {
+            Self::V4 => QUOTE_V4,
+            Self::V6 => QUOTE_V6,
+        }
+    }
 }
 
 /// The header of a UDP datagram over IPv6 that is told without one: traffic class and flow label are not known.
@@ -308,13 +318,9 @@ fn write(version: Version, cause: Cause, quote: &[u8]) -> Vec<u8> {
         (Version::V6, Cause::TooBig { mtu }) => (2, 0, mtu),
         (Version::V6, Cause::TimeExceeded { code }) => (3, code, 0),
     };
-    let limit = match version {
-        Version::V4 => QUOTE_V4,
-        Version::V6 => QUOTE_V6,
-    };
     let mut message = vec![kind, code, 0, 0];
     message.extend(rest.to_be_bytes());
-    message.extend(quote.get(..limit).unwrap_or(quote));
+    message.extend(quote.get(..version.quote()).unwrap_or(quote));
     if version == Version::V4 {
         let checksum = !fold(sum(&message));
         put(&mut message, 2, &checksum.to_be_bytes());

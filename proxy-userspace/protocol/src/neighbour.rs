@@ -7,7 +7,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use thiserror::Error;
 
-use crate::reader::{Reader, UnexpectedEnd};
+use crate::{
+    checksum::{fold, sum},
+    reader::{Reader, UnexpectedEnd},
+};
 
 /// A link-layer address.
 pub type Mac = [u8; 6];
@@ -102,7 +105,7 @@ fn solicitation(target: Ipv6Addr) -> Vec<u8> {
     let mut message = vec![SOLICITATION, 0, 0, 0, 0, 0, 0, 0];
     message.extend(target.octets());
     let pseudo = [&[0; 16][..], &group.octets(), &[0, 0, 0, LENGTH, 0, 0, 0, ICMPV6]].concat();
-    let checksum = checksum(&[pseudo, message.clone()].concat());
+    let checksum = !fold(sum(&[pseudo, message.clone()].concat()));
     if let Some(field) = message.get_mut(2..4) {
         field.copy_from_slice(&checksum.to_be_bytes());
     }
@@ -113,14 +116,6 @@ fn solicitation(target: Ipv6Addr) -> Vec<u8> {
 fn solicited_node(target: Ipv6Addr) -> Ipv6Addr {
     const GROUP: u128 = 0xff02_0000_0000_0000_0000_0001_ff00_0000;
     Ipv6Addr::from(GROUP | target.to_bits() & 0x00ff_ffff)
-}
-
-/// The Internet checksum (RFC 1071) of an even number of bytes.
-fn checksum(bytes: &[u8]) -> u16 {
-    let (words, _) = bytes.as_chunks::<2>();
-    let sum: u64 = words.iter().map(|word| u64::from(u16::from_be_bytes(*word))).sum();
-    let folded = (0..4).fold(sum, |sum, _| (sum & 0xffff) + (sum >> 16));
-    !u16::try_from(folded).unwrap_or(u16::MAX)
 }
 
 #[cfg(test)]

@@ -9,29 +9,21 @@ use std::{
 
 use proxy_protocol::icmp::Version;
 use rustix::net::sockopt::{ip_mtu, ipv6_mtu};
-use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
-use super::udp::UdpSocket;
+use super::{
+    filter::{
+        IF_EQUAL, IF_GREATER, IF_SET, LOAD_BYTE, LOAD_BYTE_BEHIND, LOAD_HALF, LOAD_HEADER_LENGTH, TAKE,
+        WHOLE, jump, op,
+    },
+    udp::UdpSocket,
+};
 
 /// Every link takes datagrams of this length over IPv6, and nearly every one over IPv4: media is seldom longer.
 pub const FITS: u32 = 1280;
 /// No longer datagram is looked at: it would be several that the kernel merged, or come by a link for longer ones.
 const LONGEST: u32 = 1500;
-/// What an error quotes at most.
-const QUOTED_V4: u32 = 548;
-const QUOTED_V6: u32 = 1192;
-const WHOLE: u32 = 0xffff;
 const DONT_FRAGMENT: u32 = 0x4000;
-
-const LOAD_BYTE: u16 = 0x30;
-const LOAD_BYTE_BEHIND: u16 = 0x50;
-const LOAD_HALF: u16 = 0x28;
-/// Sets what "behind" refers to: the end of the IPv4 header.
-const LOAD_HEADER_LENGTH: u16 = 0xb1;
-const IF_EQUAL: u16 = 0x15;
-const IF_GREATER: u16 = 0x25;
-const IF_SET: u16 = 0x45;
-const TAKE: u16 = 0x06;
 
 /// Destination unreachable and time exceeded; over IPv6 packet too big as well.
 pub fn errors(version: Version) -> io::Result<UdpSocket> {
@@ -70,7 +62,7 @@ pub fn long_datagrams(version: Version) -> io::Result<UdpSocket> {
                 jump(IF_GREATER, LONGEST, 3, 0),
                 op(LOAD_HALF, 6),
                 jump(IF_SET, DONT_FRAGMENT, 0, 1),
-                op(TAKE, QUOTED_V4),
+                op(TAKE, Version::V4.quote() as u32),
                 op(TAKE, 0),
             ];
             UdpSocket::raw(Ipv4Addr::UNSPECIFIED.into(), Protocol::UDP, &filter)
@@ -80,7 +72,7 @@ pub fn long_datagrams(version: Version) -> io::Result<UdpSocket> {
                 op(LOAD_HALF, 4),
                 jump(IF_GREATER, FITS - 40, 0, 2),
                 jump(IF_GREATER, LONGEST - 40, 1, 0),
-                op(TAKE, QUOTED_V6),
+                op(TAKE, (Version::V6.quote() - Version::V6.header()) as u32),
                 op(TAKE, 0),
             ];
             UdpSocket::raw(Ipv6Addr::UNSPECIFIED.into(), Protocol::UDP, &filter)
@@ -95,14 +87,6 @@ pub fn path_mtu(from: IpAddr, to: SocketAddr) -> io::Result<u32> {
     // Nothing is sent by that.
     socket.connect(&to.into())?;
     Ok(if to.is_ipv4() { ip_mtu(&socket)? } else { ipv6_mtu(&socket)? })
-}
-
-const fn op(code: u16, value: u32) -> SockFilter {
-    SockFilter::new(code, 0, 0, value)
-}
-
-const fn jump(code: u16, value: u32, then: u8, otherwise: u8) -> SockFilter {
-    SockFilter::new(code, then, otherwise, value)
 }
 
 #[cfg(test)]

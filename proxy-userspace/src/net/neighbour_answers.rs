@@ -8,6 +8,8 @@ use std::{
 use proxy_protocol::neighbour::{Mac, advertised, probe_answer};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
+use super::filter::{IF_EQUAL, LOAD_BYTE, TAKE, WHOLE, jump, op};
+
 /// Messages read at once; the rest waits in the sockets' buffers, which are bounded too.
 const BATCH: usize = 1024;
 /// Longer than any message that is looked at.
@@ -65,13 +67,10 @@ fn messages(mut socket: &Socket, read: impl Fn(&[u8]) -> Option<Answer>) -> Vec<
     received.take(BATCH).flatten().collect()
 }
 
-/// Takes neighbour advertisements (type 136) alone, so that others' pings wake nobody and fill no buffer.
-const ADVERTISEMENTS: [SockFilter; 4] = [
-    SockFilter::new(0x30, 0, 0, 0),        // ldb [0]
-    SockFilter::new(0x15, 0, 1, 136),      // jeq #136
-    SockFilter::new(0x06, 0, 0, u32::MAX), // accept
-    SockFilter::new(0x06, 0, 0, 0),        // drop
-];
+/// Takes neighbour advertisements alone, so that others' pings wake nobody and fill no buffer.
+const ADVERTISEMENTS: [SockFilter; 4] =
+    [op(LOAD_BYTE, 0), jump(IF_EQUAL, ADVERTISEMENT, 0, 1), op(TAKE, WHOLE), op(TAKE, 0)];
+const ADVERTISEMENT: u32 = 136;
 
 #[cfg(test)]
 mod tests {

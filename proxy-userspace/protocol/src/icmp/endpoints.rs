@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Version, checksum};
+use super::Version;
+use crate::checksum;
 
 pub(super) struct Endpoints {
     pub(super) addresses: Vec<u8>,
