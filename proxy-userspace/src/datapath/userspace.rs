@@ -32,6 +32,7 @@ mod long;
 mod outbox;
 mod peer;
 mod placement;
+mod reactor;
 mod sharded;
 mod sockets;
 mod table;

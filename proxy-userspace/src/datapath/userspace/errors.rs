@@ -10,16 +10,12 @@ use std::{
     collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
-    os::fd::OwnedFd,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use proxy_protocol::icmp::{self, Cause, IcmpError, Quote, Version};
-use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::event::Timespec;
 
 mod outcome;
 mod source;
@@ -31,6 +27,7 @@ use super::{
     Shared,
     long::{self, LongDatagram},
     peer::Peer,
+    reactor::Reactor,
 };
 use crate::{
     net::{
@@ -54,14 +51,11 @@ const WATCHED: Duration = Duration::from_secs(30);
 /// Sockets are named by their place: those of errors first, and behind this those that watch.
 const WATCH: u64 = 1 << 32;
 const NOTICED: u64 = u64::MAX - 1;
-const WAKE: u64 = u64::MAX;
 
-/// The sockets, and what wakes their thread.
+/// The sockets, and what their thread waits for.
 pub(super) struct Errors {
     shared: Arc<Shared>,
-    epoll: OwnedFd,
-    wake: OwnedFd,
-    stopping: AtomicBool,
+    reactor: Reactor,
     sources: Vec<Source>,
     outcomes: Outcomes,
 }
@@ -92,20 +86,10 @@ struct Path {
 impl Errors {
     /// Opens the sockets.
     pub(super) fn open(shared: Arc<Shared>) -> io::Result<Self> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        epoll::add(&epoll, &wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
-        let noticed = epoll::EventData::new_u64(NOTICED);
-        epoll::add(&epoll, shared.long.wake(), noticed, epoll::EventFlags::IN)?;
-        let sources = open_each(&epoll, 0, errors)?;
-        Ok(Self {
-            shared,
-            epoll,
-            wake,
-            stopping: AtomicBool::new(false),
-            sources,
-            outcomes: Outcomes::default(),
-        })
+        let reactor = Reactor::new()?;
+        reactor.watch(shared.long.bell(), NOTICED)?;
+        let sources = open_each(&reactor, 0, errors)?;
+        Ok(Self { shared, reactor, sources, outcomes: Outcomes::default() })
     }
 
     /// What became of errors.
@@ -115,33 +99,19 @@ impl Errors {
 
     /// Lets [`Errors::run`] be called again after [`Errors::stop`].
     pub(super) fn rearm(&self) {
-        // The event counts how often it was set; one read takes it back to zero.
-        let _was_not_set = rustix::io::read(&self.wake, &mut [0; 8]);
-        self.stopping.store(false, Relaxed);
+        self.reactor.rearm();
     }
 
     /// Makes [`Errors::run`] return.
     pub(super) fn stop(&self) {
-        self.stopping.store(true, Relaxed);
-        if let Err(error) = rustix::io::write(&self.wake, &1u64.to_ne_bytes()) {
-            tracing::error!(%error, "failed to wake the thread of ICMP errors");
-        }
+        self.reactor.stop();
     }
 
     pub(super) fn run(&self) {
         let (mut batch, mut memory) = (RecvBatch::one(), Memory::new());
         let mut ready = Vec::with_capacity(READY);
-        while !self.stopping.load(Relaxed) {
-            ready.clear();
-            let patience = memory.watch.as_ref().map(|_| &SECOND);
-            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut ready), patience) {
-                Ok(_) => ready.iter().for_each(|event| self.serve(event.data.u64(), &mut batch, &mut memory)),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => {
-                    tracing::error!(%error, "ICMP errors are passed on no more: epoll failed");
-                    return;
-                }
-            }
+        while self.reactor.wait(&mut ready, memory.watch.as_ref().map(|_| &SECOND)) {
+            ready.iter().for_each(|event| self.serve(event.data.u64(), &mut batch, &mut memory));
             memory.watch.take_if(|watch| watch.until < Instant::now());
         }
     }
@@ -186,7 +156,7 @@ impl Errors {
         let until = Instant::now() + WATCHED;
         match &mut memory.watch {
             Some(watch) => watch.until = until,
-            None => match open_each(&self.epoll, WATCH, long_datagrams) {
+            None => match open_each(&self.reactor, WATCH, long_datagrams) {
                 Ok(sources) => memory.watch = Some(Watch { sources, until }),
                 Err(error) => tracing::debug!(%error, "long datagrams cannot be seen as they come"),
             },

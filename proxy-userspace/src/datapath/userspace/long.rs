@@ -6,14 +6,13 @@
 use std::{
     io, mem,
     net::SocketAddr,
-    os::fd::OwnedFd,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
 use parking_lot::Mutex;
 use proxy_protocol::icmp::Version;
-use rustix::event::{EventfdFlags, eventfd};
 
+use super::reactor::Bell;
 use crate::net::icmp::FITS;
 
 /// Of IPv6 and UDP.
@@ -40,7 +39,7 @@ impl LongDatagram {
 /// What workers noticed.
 #[derive(Debug)]
 pub(super) struct LongDatagrams {
-    wake: OwnedFd,
+    bell: Bell,
     noticed: Mutex<Vec<LongDatagram>>,
 }
 
@@ -59,13 +58,12 @@ impl LastLong {
 
 impl LongDatagrams {
     pub(super) fn new() -> io::Result<Self> {
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self { wake, noticed: Mutex::new(room()) })
+        Ok(Self { bell: Bell::new()?, noticed: Mutex::new(room()) })
     }
 
     /// Is ready while there is something to take.
-    pub(super) fn wake(&self) -> &OwnedFd {
-        &self.wake
+    pub(super) fn bell(&self) -> &Bell {
+        &self.bell
     }
 
     /// Tells of a datagram `from` there `to` here, unless it is short or one was told of a moment ago.
@@ -89,16 +87,15 @@ impl LongDatagrams {
         }
         let is_first = noticed.len() == 1;
         drop(noticed);
-        if is_first && let Err(error) = rustix::io::write(&self.wake, &1u64.to_ne_bytes()) {
-            tracing::error!(%error, "failed to wake the thread of ICMP errors");
+        if is_first {
+            self.bell.ring();
         }
     }
 
     /// What was noticed since the last time, in place of what `taken` held, which [`room`] made.
     pub(super) fn take(&self, taken: &mut Vec<LongDatagram>) {
         taken.clear();
-        // Whether it was set does not matter.
-        let _unset = rustix::io::read(&self.wake, &mut [0; 8]);
+        self.bell.silence();
         mem::swap(&mut *self.noticed.lock(), taken);
     }
 }
@@ -144,7 +141,7 @@ mod tests {
     #[test]
     fn its_descriptor_is_ready_while_something_was_noticed() {
         let (long, any) = (LongDatagrams::new().unwrap(), ([192, 0, 2, 1], 1).into());
-        let is_ready = || rustix::io::read(long.wake(), &mut [0; 8]).is_ok();
+        let is_ready = || long.bell().silence();
         assert!(!is_ready());
         (0..2).for_each(|_| long.notice(&LastLong::default(), 1400, 0, (any, any)));
         assert!(is_ready());

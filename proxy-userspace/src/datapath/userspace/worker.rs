@@ -3,11 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
-    os::fd::{AsFd as _, OwnedFd},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
 };
 
 use bytes::Bytes;
@@ -17,13 +13,14 @@ use proxy_common::{
     verdict::Reason,
 };
 use proxy_protocol::stun::{Message, TransactionId};
-use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::event::epoll;
 
 use super::{
     Shared,
     counters::Counters,
     outbox::{Outbox, Route},
     peer::{Bound, Peer, SourceSocket},
+    reactor::Reactor,
 };
 use crate::{
     net::udp::{Arrival, Meta, RecvBatch, Span, UdpSocket},
@@ -36,15 +33,12 @@ const BATCHES_PER_TURN: usize = 4;
 /// Sockets served after one wait.
 const READY: usize = 64;
 
-/// A listener is named by its index, a source socket by its index behind this, the wake-up event by `WAKE`.
+/// A listener is named by its index, a source socket by its index behind this.
 const SOURCES: u64 = 1 << 32;
-const WAKE: u64 = u64::MAX;
 
 pub(super) struct Worker {
     shared: Arc<Shared>,
-    epoll: OwnedFd,
-    wake: OwnedFd,
-    stopping: AtomicBool,
+    reactor: Reactor,
     listeners: Vec<UdpSocket>,
     /// Only ever grows, so an index names a socket for good.
     sources: RwLock<Vec<Arc<SourceSocket>>>,
@@ -61,14 +55,9 @@ struct Desk {
 
 impl Worker {
     pub(super) fn new(listeners: Vec<UdpSocket>, shared: Arc<Shared>) -> io::Result<Self> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        epoll::add(&epoll, &wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
         let mut worker = Self {
             shared,
-            epoll,
-            wake,
-            stopping: AtomicBool::new(false),
+            reactor: Reactor::new()?,
             listeners: Vec::new(),
             sources: RwLock::default(),
             counters: Counters::default(),
@@ -79,8 +68,7 @@ impl Worker {
 
     /// Serves a socket on the service port as well.
     pub(super) fn listen(&mut self, socket: UdpSocket) -> io::Result<()> {
-        let name = epoll::EventData::new_u64(self.listeners.len() as u64);
-        epoll::add(&self.epoll, socket.as_fd(), name, epoll::EventFlags::IN)?;
+        self.reactor.watch(&socket, self.listeners.len() as u64)?;
         self.listeners.push(socket);
         Ok(())
     }
@@ -88,25 +76,19 @@ impl Worker {
     /// Reads `source` from now on.
     pub(super) fn watch(&self, source: Arc<SourceSocket>) -> io::Result<()> {
         let mut sources = self.sources.write();
-        let name = epoll::EventData::new_u64(SOURCES + sources.len() as u64);
-        epoll::add(&self.epoll, source.socket.as_fd(), name, epoll::EventFlags::IN)?;
+        self.reactor.watch(&source.socket, SOURCES + sources.len() as u64)?;
         sources.push(source);
         Ok(())
     }
 
     /// Makes [`Worker::run`] return.
     pub(super) fn stop(&self) {
-        self.stopping.store(true, Relaxed);
-        if let Err(error) = rustix::io::write(&self.wake, &1u64.to_ne_bytes()) {
-            tracing::error!(%error, "failed to wake a relay worker");
-        }
+        self.reactor.stop();
     }
 
     /// Lets [`Worker::run`] be called again after [`Worker::stop`].
     pub(super) fn rearm(&self) {
-        // The event counts how often it was set; one read takes it back to zero.
-        let _was_not_set = rustix::io::read(&self.wake, &mut [0; 8]);
-        self.stopping.store(false, Relaxed);
+        self.reactor.rearm();
     }
 
     /// The sockets on the service port.
@@ -121,16 +103,8 @@ impl Worker {
     pub(super) fn run(&self) {
         let mut desk = Desk::default();
         let mut ready = Vec::with_capacity(READY);
-        while !self.stopping.load(Relaxed) {
-            ready.clear();
-            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut ready), None) {
-                Ok(_) => self.serve(&ready, &mut desk),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => {
-                    tracing::error!(%error, "a relay worker stops: epoll failed");
-                    return;
-                }
-            }
+        while self.reactor.wait(&mut ready, None) {
+            self.serve(&ready, &mut desk);
         }
     }
 
@@ -138,7 +112,7 @@ impl Worker {
     fn serve(&self, ready: &[epoll::Event], desk: &mut Desk) {
         desk.now = self.shared.clock.now_ms();
         for name in ready.iter().map(|event| event.data.u64()) {
-            if let Some(index) = name.checked_sub(SOURCES).filter(|_| name != WAKE) {
+            if let Some(index) = name.checked_sub(SOURCES) {
                 let source = self.sources.read().get(index as usize).cloned();
                 if let Some(source) = source {
                     self.drain_source(&source, desk);
@@ -151,33 +125,31 @@ impl Worker {
     }
 
     fn drain_listener(&self, listener: &UdpSocket, desk: &mut Desk) {
-        for _ in 0..BATCHES_PER_TURN {
-            self.send(desk);
-            let Some(taken) = take(listener, desk) else { return };
-            let Desk { batch, outbox, now } = &mut *desk;
-            for arrival in batch.arrivals(0) {
-                self.take_from_client(listener.local_addr(), arrival, outbox, *now);
-            }
-            if taken < crate::net::udp::BATCH {
-                return;
-            }
-        }
+        self.send(desk);
+        self.drain(listener, desk, |arrival, outbox, now| {
+            self.take_from_client(listener.local_addr(), arrival, outbox, now);
+        });
     }
 
     fn drain_source(&self, source: &SourceSocket, desk: &mut Desk) {
+        self.drain(&source.socket, desk, |arrival, outbox, now| {
+            self.take_from_origin(source, arrival, outbox, now);
+        });
+    }
+
+    /// Adds what `socket` has to the batch, which is sent whenever it is full.
+    fn drain(&self, socket: &UdpSocket, desk: &mut Desk, take: impl Fn(Arrival<'_>, &mut Outbox, u64)) {
         for _ in 0..BATCHES_PER_TURN {
             if desk.batch.is_full() {
                 self.send(desk);
             }
-            let before = desk.batch.filled();
-            if take(&source.socket, desk).is_none() {
+            let Desk { batch, outbox, now } = &mut *desk;
+            let before = batch.filled();
+            if !receives(socket, batch) {
                 return;
             }
-            let Desk { batch, outbox, now } = &mut *desk;
-            for arrival in batch.arrivals(before) {
-                self.take_from_origin(source, arrival, outbox, *now);
-            }
-            if !desk.batch.is_full() {
+            batch.arrivals(before).for_each(|arrival| take(arrival, outbox, *now));
+            if !batch.is_full() {
                 return;
             }
         }
@@ -331,15 +303,15 @@ fn transaction_id(payload: &[u8]) -> Option<TransactionId> {
     Some(TransactionId(payload.get(8..20)?.try_into().ok()?))
 }
 
-/// Adds what `socket` has to the batch; `None` when there is nothing.
-fn take(socket: &UdpSocket, desk: &mut Desk) -> Option<usize> {
-    match socket.receive_more(&mut desk.batch) {
-        Ok(taken) => Some(taken),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+/// Whether `socket` had something, which is in the batch then.
+fn receives(socket: &UdpSocket, batch: &mut RecvBatch) -> bool {
+    match socket.receive_more(batch) {
+        Ok(_) => true,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
         Err(error) => {
             // An error of an earlier datagram, told once: what has arrived is still there and makes us come back.
             tracing::debug!(%error, "receive failed");
-            None
+            false
         }
     }
 }

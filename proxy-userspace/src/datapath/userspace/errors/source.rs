@@ -1,18 +1,11 @@
-//! Raw sockets in the epoll set of the thread that reads them.
+//! Raw sockets that the thread of ICMP errors waits for.
 
-use std::{
-    io,
-    os::fd::{AsFd as _, OwnedFd},
-    time::Instant,
-};
+use std::{io, time::Instant};
 
 use proxy_protocol::icmp::Version;
-use rustix::event::epoll;
+use rustix::io::Errno;
 
-use crate::net::udp::UdpSocket;
-
-/// `EAFNOSUPPORT`.
-const NO_FAMILY: i32 = 97;
+use crate::{datapath::userspace::reactor::Reactor, net::udp::UdpSocket};
 
 pub(super) struct Source {
     pub(super) version: Version,
@@ -25,9 +18,9 @@ pub(super) struct Watch {
     pub(super) until: Instant,
 }
 
-/// A socket for each version that this host has, named from `first` on. Closed sockets leave the set by themselves.
+/// A socket for each version that this host has, named from `first` on.
 pub(super) fn open_each(
-    epoll: &OwnedFd,
+    reactor: &Reactor,
     first: u64,
     open: impl Fn(Version) -> io::Result<UdpSocket>,
 ) -> io::Result<Vec<Source>> {
@@ -36,13 +29,12 @@ pub(super) fn open_each(
         match open(version) {
             Ok(socket) => sources.push(Source { version, socket }),
             // A host without IPv6.
-            Err(error) if error.raw_os_error() == Some(NO_FAMILY) => {}
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::AFNOSUPPORT) => {}
             Err(error) => return Err(error),
         }
     }
     for (name, source) in (first..).zip(&sources) {
-        let data = epoll::EventData::new_u64(name);
-        epoll::add(epoll, source.socket.as_fd(), data, epoll::EventFlags::IN)?;
+        reactor.watch(&source.socket, name)?;
     }
     Ok(sources)
 }
