@@ -151,7 +151,7 @@ impl App {
     /// Says who runs here, now that it does.
     fn move_in(&mut self) -> anyhow::Result<()> {
         let port = self.servers.ports(self.webrtc_port)?.system;
-        let ip = self.config.system_api.ip.filter(|ip| !ip.is_unspecified());
+        let ip = self.config.system_api.specific_ip();
         if let Some(home) = &mut self.home {
             home.sign(SocketAddr::new(ip.unwrap_or(IpAddr::from([127, 0, 0, 1])), port));
             home.settle_later();
@@ -302,7 +302,7 @@ fn report(config: &Config, ports: first_use::Ports, kernel: Option<&Installer>) 
 }
 
 fn own_address(config: &Config) -> IpAddr {
-    config.system_api.ip.filter(|ip| !ip.is_unspecified()).unwrap_or_else(first_use::own_address)
+    config.system_api.specific_ip().unwrap_or_else(first_use::own_address)
 }
 
 impl Signals {

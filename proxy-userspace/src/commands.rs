@@ -40,7 +40,7 @@ async fn ask(config: &Config, address: SocketAddr, method: Method, path: &str) -
 
 /// Where the system API is without a process that says so.
 fn configured_address(config: &Config) -> SocketAddr {
-    let ip = config.system_api.ip.filter(|ip| !ip.is_unspecified());
+    let ip = config.system_api.specific_ip();
     SocketAddr::new(ip.unwrap_or([127, 0, 0, 1].into()), config.system_api.port)
 }
 

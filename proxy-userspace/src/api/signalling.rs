@@ -134,7 +134,7 @@ impl Signalling {
             candidates: Candidates {
                 configured: config.webrtc.candidates.clone(),
                 allowed_hosts: config.webrtc.candidate_hosts.clone(),
-                bound: config.webrtc_server.ip.filter(|ip| !ip.is_unspecified()),
+                bound: config.webrtc_server.specific_ip(),
                 port: webrtc_port,
                 resolver,
             },

@@ -26,6 +26,11 @@ impl Listen {
         }
     }
 
+    /// The address, unless it stands for all.
+    pub fn specific_ip(&self) -> Option<IpAddr> {
+        self.ip.filter(|ip| !ip.is_unspecified())
+    }
+
     /// Whether a socket on `address` is one that [`Self::addresses`] asks for.
     pub fn takes(&self, address: SocketAddr) -> bool {
         let wanted = self.addresses();

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::{
-    datapath::{Attachment, FlowCounters, installer::Installer},
+    datapath::{Attachment, FlowCounters, installer::Installer, userspace::RelayTotals},
     executor::{Executor, KernelTotals},
     proxy::{Activity, Proxy},
     session::{Role, Session, SessionId, State, source_port::Usage},
@@ -179,6 +179,7 @@ impl Totals {
     pub fn take(proxy: &Proxy, executor: &Executor, refusals: &Refusals) -> Self {
         let stats = proxy.stats();
         let Usage { leased, resting, fullest, capacity } = proxy.port_usage();
+        let relay = executor.relay().totals();
         Self {
             sessions: proxy.sessions().count(),
             offloaded: proxy.sessions().filter(|(_, session)| is_forwarded(session, executor)).count(),
@@ -191,8 +192,8 @@ impl Totals {
             migrations: stats.migrations,
             ended: stats.ends().map(|(reason, count)| (reason.as_str(), count)).collect(),
             relayed: stats.relayed().map(|(reason, count)| (reason.as_str(), count)).collect(),
-            packets: path_totals(proxy, executor),
-            reasons: reason_totals(executor),
+            packets: path_totals(&relay, executor.kernel_totals(proxy)),
+            reasons: reason_totals(relay, executor),
             ports_leased: leased,
             ports_resting: resting,
             ports_fullest: fullest,
@@ -211,9 +212,8 @@ fn is_forwarded(session: &Session, executor: &Executor) -> bool {
     session.flow().is_some_and(published)
 }
 
-fn path_totals(proxy: &Proxy, executor: &Executor) -> Vec<PathTotals> {
-    let relay = executor.relay().totals();
-    let KernelTotals { to_origin, to_client } = executor.kernel_totals(proxy);
+fn path_totals(relay: &RelayTotals, kernel: KernelTotals) -> Vec<PathTotals> {
+    let KernelTotals { to_origin, to_client } = kernel;
     [
         ("kernel", "to_origin", to_origin),
         ("kernel", "to_client", to_client),
@@ -224,11 +224,10 @@ fn path_totals(proxy: &Proxy, executor: &Executor) -> Vec<PathTotals> {
     .into()
 }
 
-fn reason_totals(executor: &Executor) -> Vec<ReasonTotals> {
+fn reason_totals(relay: RelayTotals, executor: &Executor) -> Vec<ReasonTotals> {
     let kernel = executor.kernel().map(|kernel| kernel.datapath().reasons()).unwrap_or_default();
     let kernel =
         kernel.into_iter().map(|(engine, reason, packets)| (engine.as_str(), reason.as_str(), packets));
-    let relay = executor.relay().totals();
     let errors = relay.errors.into_iter().map(|(word, packets)| ("icmp", word, packets));
     let relay = relay.reasons.into_iter().map(|(reason, packets)| ("userspace", reason.as_str(), packets));
     let rows = kernel.chain(relay).chain(errors).filter(|(_, _, packets)| *packets > 0);
