@@ -23,6 +23,7 @@ pub mod pins;
 pub mod proxy;
 pub mod pulse;
 pub mod raw;
+pub mod relay;
 pub mod relay_bench;
 pub mod residue;
 pub mod site;

@@ -9,9 +9,10 @@ use std::{
     time::Duration,
 };
 
+use integration_tests::relay::admit;
 use proxy_userspace::{
     datapath::userspace::{Placement, Relay},
-    session::{SessionId, Tuple},
+    session::Tuple,
 };
 use tokio::sync::mpsc;
 
@@ -69,13 +70,8 @@ impl Loop {
         let sources: Vec<SocketAddr> = free.iter().map(|socket| socket.local_addr().unwrap()).collect();
         drop(free);
         for (flow, client) in clients.iter().enumerate() {
-            let session = SessionId(flow as u64);
-            let ufrags = format!("orig{flow:04}:clnt").parse().unwrap();
-            let pwd = "0123456789abcdef0123456789abcdef".parse().unwrap();
-            relay.admit(session, &ufrags, &pwd, origin.local_addr().unwrap(), sources[flow]).unwrap();
             let tuple = Tuple { client: client.local_addr().unwrap(), local: relay.local_addrs()[0] };
-            relay.bind(session, tuple);
-            relay.activate(session, tuple);
+            admit(&relay, flow as u16, tuple, sources[flow], origin.local_addr().unwrap()).unwrap();
         }
         Self { relay, clients, origin, sources }
     }

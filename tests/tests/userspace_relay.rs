@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use integration_tests::netns::{Direct, Namespace, Routed};
+use integration_tests::{
+    netns::{Direct, Namespace, Routed},
+    relay::admit,
+};
 use proxy_common::verdict::Reason;
 use proxy_userspace::{
     datapath::userspace::{Placement, Relay},
@@ -19,7 +22,6 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::sync::mpsc;
 
 const PATIENCE: Duration = Duration::from_secs(10);
-const PWD: &str = "0123456789abcdef0123456789abcdef";
 const SOURCE_PORT: u16 = 61_000;
 
 /// A client and an origin with sessions between them, one a client port.
@@ -69,13 +71,9 @@ impl<'a> Path<'a> {
     }
 
     fn add(&self, flow: u16) {
-        let session = SessionId(u64::from(flow));
-        let ufrags = format!("orig{flow:04}:clnt").parse().unwrap();
         let source = SocketAddr::from((self.inside, SOURCE_PORT + flow));
-        self.relay.admit(session, &ufrags, &PWD.parse().unwrap(), self.origin.local_addr(), source).unwrap();
         let tuple = Tuple { client: self.clients[usize::from(flow)].local_addr(), local: self.service };
-        self.relay.bind(session, tuple);
-        self.relay.activate(session, tuple);
+        admit(&self.relay, flow, tuple, source, self.origin.local_addr()).unwrap();
     }
 
     /// Sends `datagrams` of every second flow's kind both ways and demands that they arrive as they are, in order.

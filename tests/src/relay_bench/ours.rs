@@ -2,14 +2,14 @@
 
 use std::thread::available_parallelism;
 
-use anyhow::{Context as _, Result};
-use proxy_protocol::ice::UfragPair;
+use anyhow::Result;
 use proxy_userspace::datapath::userspace::{Placement, Relay};
 use proxy_userspace::proxy::Event;
-use proxy_userspace::session::{SessionId, Tuple};
+use proxy_userspace::session::Tuple;
 use tokio::sync::mpsc;
 
 use super::stage::{FLOWS, ORIGIN, SERVICE, client, source};
+use crate::relay::admit;
 
 /// Runs until it is dropped.
 #[derive(Debug)]
@@ -30,13 +30,8 @@ impl Ours {
         // One generator sends from one CPU, as a network card with one queue receives on one.
         let relay = Relay::start(&[SERVICE.into()], workers, &Placement::ByHash, events)?;
         for flow in 0..FLOWS {
-            let session = SessionId(u64::from(flow));
-            let ufrags: UfragPair = format!("orig{flow:04}:clnt").parse().context("a valid name")?;
-            let pwd = "0123456789abcdef0123456789abcdef".parse().context("a valid password")?;
-            relay.admit(session, &ufrags, &pwd, ORIGIN.into(), source(flow))?;
             let tuple = Tuple { client: client(flow), local: SERVICE.into() };
-            relay.bind(session, tuple);
-            relay.activate(session, tuple);
+            admit(&relay, flow, tuple, source(flow), ORIGIN.into())?;
         }
         Ok(Self { _relay: relay, _events: received })
     }
