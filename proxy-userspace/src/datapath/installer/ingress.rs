@@ -24,7 +24,7 @@ pub(super) struct Ingress {
     selected: Option<HashSet<String>>,
     attached: HashMap<u32, Engine>,
     /// What could not be attached is not tried for every session again.
-    failed: HashMap<u32, String>,
+    failed: HashSet<u32>,
     /// Devices of clients, default routes and `lo`: they stay as long as they exist.
     kept: HashSet<u32>,
     /// Flows whose packets come in by a device.
@@ -106,7 +106,7 @@ impl Ingress {
         if self.absences.is_left_alone(ifindex) {
             return Err(RelayReason::ProgramDetached);
         }
-        if self.failed.contains_key(&ifindex) {
+        if self.failed.contains(&ifindex) {
             return Err(RelayReason::AttachFailed);
         }
         let engine = self.attach_new(ifindex, datapath)?;
@@ -160,9 +160,13 @@ impl Ingress {
     /// Detaches from a device that served an origin which is gone, unless something else needs it.
     pub(super) fn leave(&mut self, ifindex: u32, datapath: &mut dyn Datapath) {
         let is_needed = self.kept.contains(&ifindex) || self.flows.contains_key(&ifindex);
-        if self.is_automatic() && !is_needed && self.attached.remove(&ifindex).is_some() {
+        if !self.is_automatic() || is_needed {
+            return;
+        }
+        // What somebody else detached from it stays away.
+        self.absences.forget(ifindex);
+        if self.attached.remove(&ifindex).is_some() {
             tracing::info!(ifindex, "no origin is behind this interface any more: detached");
-            self.absences.forget(ifindex);
             datapath.detach(ifindex);
         }
     }
@@ -182,9 +186,12 @@ impl Ingress {
         }
     }
 
-    /// Notices programs that somebody else detached, and attaches them again when their time has come; says whether any
-    /// were.
+    /// Notices programs that somebody else detached, and attaches them again when their time has come; says whether it
+    /// attached any.
     pub(super) fn mend(&mut self, datapath: &mut dyn Datapath, now: Instant) -> bool {
+        if self.is_closed {
+            return false;
+        }
         for (ifindex, left) in datapath.lost() {
             let wait = self.absences.begin(ifindex, now);
             tracing::warn!(
@@ -198,14 +205,16 @@ impl Ingress {
                 None => drop(self.attached.remove(&ifindex)),
             }
         }
-        let due = self.absences.due(now);
-        for ifindex in &due {
-            match self.attach_new(*ifindex, datapath) {
-                Ok(_) => self.absences.end(*ifindex, now),
-                Err(_) => drop(self.absences.defer(*ifindex, now)),
+        let mut has_attached = false;
+        for ifindex in self.absences.due(now) {
+            if self.attach_new(ifindex, datapath).is_ok() {
+                self.absences.end(ifindex, now);
+                has_attached = true;
+            } else {
+                self.absences.defer(ifindex, now);
             }
         }
-        !due.is_empty()
+        has_attached
     }
 
     /// Programs that somebody else detached, so far.
@@ -259,11 +268,12 @@ impl Ingress {
                     "attached"
                 );
                 self.attached.insert(ifindex, attachment.engine);
+                self.failed.remove(&ifindex);
                 Ok(attachment.engine)
             }
             Err(error) => {
                 tracing::warn!(%error, "sessions on this interface stay in userspace");
-                self.failed.insert(ifindex, error.reason);
+                self.failed.insert(ifindex);
                 Err(RelayReason::AttachFailed)
             }
         }
@@ -354,6 +364,40 @@ mod tests {
         assert!(ingress.mend(&mut rows, now + Duration::from_secs(2)));
         assert_eq!(ingress.attach(2, &view("eth0"), &[], &mut rows), Ok(Engine::Tc));
         assert_eq!(ingress.detachments(), 2);
+    }
+
+    #[test]
+    fn what_could_not_be_attached_again_once_is_not_refused_for_ever() {
+        let (mut ingress, mut rows) = (Ingress::new(&[], None), taking(Engine::Tc));
+        ingress.attach(2, &view("eth0"), &[], &mut rows).unwrap();
+        let now = Instant::now();
+        (rows.lost, rows.engines) = (vec![(2, None)], HashMap::new());
+        assert!(!ingress.mend(&mut rows, now), "nothing was attached");
+        rows.engines.insert(2, Engine::Tc);
+        assert!(ingress.mend(&mut rows, now + Duration::from_secs(2)));
+        ingress.leave(2, &mut rows);
+        assert_eq!(ingress.attach(2, &view("eth0"), &[], &mut rows), Ok(Engine::Tc));
+    }
+
+    #[test]
+    fn a_program_that_somebody_detached_stays_away_where_nobody_wants_it_any_more() {
+        type GiveUp = fn(&mut Ingress, &mut Rows);
+        let causes: [(&str, GiveUp); 2] = [
+            ("the device is left", |ingress, rows| ingress.leave(2, rows)),
+            ("the operator wants no programs", |ingress, rows| ingress.close(rows)),
+        ];
+        for (name, give_up) in causes {
+            let (mut ingress, mut rows) = (Ingress::new(&[], None), taking(Engine::Tc));
+            ingress.attach(2, &view("eth0"), &[], &mut rows).unwrap();
+            let now = Instant::now();
+            for _ in 0..2 {
+                rows.lost = vec![(2, None)];
+                ingress.mend(&mut rows, now);
+            }
+            give_up(&mut ingress, &mut rows);
+            assert!(!ingress.mend(&mut rows, now + Duration::from_secs(2)), "{name}");
+            assert!(!ingress.is_attached(2), "{name}");
+        }
     }
 
     #[test]
