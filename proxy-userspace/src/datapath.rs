@@ -174,7 +174,7 @@ pub trait Datapath: Send + Sync {
     fn update_next_hop(&mut self, id: NextHopId, hop: &NextHopSpec);
     /// Frees a next hop that no flow uses any more.
     fn remove_next_hop(&mut self, id: NextHopId);
-    /// Sends a frame by a device as XDP redirects forwarded ones; an error means that this kernel cannot (before 5.18).
+    /// Sends a frame by a device as XDP redirects forwarded ones; kernels before 5.18 cannot.
     fn send_by_xdp(&mut self, ifindex: u32, frame: &[u8]) -> io::Result<()>;
     /// Re-points one direction of a flow.
     fn set_flow_hop(&mut self, id: FlowId, direction: Direction, hop: NextHopId);

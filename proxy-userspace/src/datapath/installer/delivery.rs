@@ -88,7 +88,7 @@ impl Delivery {
         Changed { hops: changed, links: HashSet::new() }
     }
 
-    /// Asks whose turn it is, and names those that are given up.
+    /// Asks whose turn it is, and names those that are given up; an error means that none can be asked.
     fn ask_due(
         &mut self,
         hops: &NextHops,
@@ -103,16 +103,22 @@ impl Delivery {
             if trial.due > now || !may_judge(hop, view, trial) {
                 continue;
             }
-            if trial.unanswered >= ENOUGH && trial.failures == 0 {
-                warn(hop, view);
-                given_up.extend(view.set_delivered(hop, false).then_some(hop));
-            }
             if asked == STEP {
                 break;
             }
             asked += 1;
-            trial.asked(now);
-            ask(hop, view, datapath)?;
+            if trial.unanswered >= ENOUGH && trial.failures == 0 {
+                warn(hop, view);
+                given_up.extend(view.set_delivered(hop, false).then_some(hop));
+            }
+            match ask(hop, view, datapath) {
+                Ok(()) => trial.asked(now),
+                Err(error) if is_final(&error) => return Err(error),
+                Err(error) => {
+                    tracing::debug!(%error, neighbour = %hop.neighbour, "a question was not sent");
+                    trial.not_asked(now);
+                }
+            }
         }
         Ok(given_up)
     }
@@ -160,6 +166,15 @@ impl Trial {
         }
         self.unanswered = self.unanswered.saturating_add(1);
     }
+
+    /// What was not sent cannot be answered: only a neighbour that is left to TC already waits for its next turn.
+    fn not_asked(&mut self, now: Instant) {
+        if self.unanswered >= ENOUGH {
+            self.asked(now);
+        } else {
+            self.due = now + DOUBT;
+        }
+    }
 }
 
 /// Only of a neighbour that answers the kernel can it be said that something else does not reach it.
@@ -177,6 +192,15 @@ fn ask(hop: Hop, view: &View, datapath: &mut dyn Datapath) -> io::Result<()> {
     let (Some(ours), Some(theirs)) = (ours, theirs) else { return Ok(()) };
     let question = proxy_protocol::neighbour::question(hop.neighbour, ours, theirs);
     datapath.send_by_xdp(hop.ifindex, &question)
+}
+
+/// Whether no question can be sent any more: by this kernel, or with the privileges of this process. Anything else, such
+/// as want of memory or a device that is just going, is over some time.
+fn is_final(error: &io::Error) -> bool {
+    /// What the kernel says of test runs that a kind of program does not have.
+    const ENOTSUPP: i32 = 524;
+    let kinds = [io::ErrorKind::InvalidInput, io::ErrorKind::PermissionDenied, io::ErrorKind::Unsupported];
+    kinds.contains(&error.kind()) || error.raw_os_error() == Some(ENOTSUPP)
 }
 
 fn tell_that_nothing_is_proved(error: &io::Error) {
@@ -224,14 +248,34 @@ mod tests {
             Self { delivery, hops, view, rows, now: Instant::now() }
         }
 
+        /// With other neighbours that answer the kernel.
+        fn with_neighbours(count: u8) -> (Self, Vec<Hop>) {
+            let mut bench = Self::new();
+            let hops: Vec<Hop> = (0..count)
+                .map(|last| Hop { neighbour: std::net::Ipv4Addr::new(10, 0, 1, last).into(), ..HOP })
+                .collect();
+            let neighbours =
+                hops.iter().map(|hop| (*hop, Some(Neighbour { hop: *hop, ..neighbour([9; 6]) })));
+            bench.view.apply(Update { neighbours: neighbours.collect(), ..Update::default() });
+            for (session, hop) in (2..).zip(&hops) {
+                let key = Key::new(Route { hop: *hop, mtu: None }, Manner::Xdp);
+                let user = (SessionId(session), crate::datapath::Direction::ToOrigin);
+                bench.hops.take(user, key, &bench.view, &mut bench.rows).unwrap();
+            }
+            (bench, hops)
+        }
+
+        fn ask_due(&mut self) -> io::Result<HashSet<Hop>> {
+            self.delivery.ask_due(&self.hops, &mut self.view, &mut self.rows, self.now)
+        }
+
         /// Half a second later; says whether something changed.
         fn step(&mut self, is_answered: bool) -> bool {
             self.now += DOUBT;
             let answers = [Answer { from: HOP.neighbour, to: Some([2, 0, 0, 0, 0, 1]) }];
             let answers = if is_answered { &answers[..] } else { &[] };
             let mut changed = self.delivery.read(answers, &mut self.view, self.now);
-            let due = self.delivery.ask_due(&self.hops, &mut self.view, &mut self.rows, self.now);
-            changed.extend(due.unwrap());
+            changed.extend(self.ask_due().unwrap());
             !changed.is_empty()
         }
     }
@@ -276,5 +320,43 @@ mod tests {
         }
         assert!((9..12).contains(&bench.rows.sent.len()), "{}", bench.rows.sent.len());
         assert_eq!(bench.delivery.failed(), 1);
+    }
+
+    #[test]
+    fn a5_a_question_that_was_not_sent_is_sent_later_and_counts_for_nothing() {
+        const ENOBUFS: i32 = 105;
+        let mut bench = Bench::new();
+        bench.step(false);
+        assert!(bench.step(true));
+        bench.rows.refusal = Some(ENOBUFS);
+        assert!((0..60).all(|_| !bench.step(false)));
+        assert_eq!((bench.delivery.failed(), bench.rows.sent.len()), (0, 1));
+        bench.rows.refusal = None;
+        bench.step(false);
+        assert_eq!(bench.rows.sent.len(), 2);
+    }
+
+    #[test]
+    fn a5_only_a_kernel_that_sends_no_questions_is_asked_for_none() {
+        const NEVER: [i32; 5] = [1, 13, 22, 95, 524];
+        const LATER: [i32; 6] = [4, 11, 12, 19, 100, 105];
+        for errno in NEVER.into_iter().chain(LATER) {
+            let mut bench = Bench::new();
+            bench.rows.refusal = Some(errno);
+            assert_eq!(bench.ask_due().is_err(), NEVER.contains(&errno), "{errno}");
+        }
+    }
+
+    #[test]
+    fn a5_a_neighbour_is_given_up_when_it_is_its_turn() {
+        let (mut bench, hops) = Bench::with_neighbours(2 * STEP as u8);
+        for hop in hops.into_iter().chain([HOP]) {
+            bench.view.set_delivered(hop, true);
+            let trial = Trial { unanswered: ENOUGH, ..Trial::new(bench.now) };
+            bench.delivery.trials.insert(hop, trial);
+        }
+        for given_up in [STEP, STEP, 1, 0] {
+            assert_eq!(bench.ask_due().unwrap().len(), given_up);
+        }
     }
 }

@@ -28,7 +28,8 @@ pub(super) fn send_by_xdp(ebpf: &mut Ebpf, ifindex: u32, frame: &[u8]) -> io::Re
     match program.test_run(options) {
         Ok(_) => Ok(()),
         Err(ProgramError::SyscallError(error)) => Err(error.io_error),
-        Err(error) => Err(io::Error::other(error)),
+        // It was not loaded.
+        Err(error) => Err(io::Error::new(io::ErrorKind::Unsupported, error)),
     }
 }
 

@@ -20,6 +20,8 @@ pub(in crate::datapath) struct Rows {
     pub(in crate::datapath) detached: Vec<u32>,
     /// Devices by which frames were sent.
     pub(in crate::datapath) sent: Vec<u32>,
+    /// Why none is sent.
+    pub(in crate::datapath) refusal: Option<i32>,
     pub(in crate::datapath) lost: Vec<(u32, Option<Engine>)>,
     rows: HashMap<u16, NextHopSpec>,
     next: u16,
@@ -58,8 +60,13 @@ impl Datapath for Rows {
         FlowCounters::default()
     }
     fn send_by_xdp(&mut self, ifindex: u32, _: &[u8]) -> io::Result<()> {
-        self.sent.push(ifindex);
-        Ok(())
+        match self.refusal {
+            Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+            None => {
+                self.sent.push(ifindex);
+                Ok(())
+            }
+        }
     }
     fn set_flow_hop(&mut self, _: FlowId, _: Direction, _: NextHopId) {
         unreachable!("next hops know no flow")
