@@ -41,6 +41,14 @@ fn delete_filter(namespace: &Namespace, interface: &str) {
     namespace.run("tc", &[&["filter", "delete"][..], &place].concat()).unwrap();
 }
 
+/// Puts somebody else's filter where ours was.
+fn take_place(namespace: &Namespace, interface: &str) {
+    delete_filter(namespace, interface);
+    let bytecode = ["handle", "0x1", "bpf", "bytecode", "1,6 0 0 4294967295,", "flowid", "1:1"];
+    let place = ["filter", "add", "dev", interface, "ingress", "pref", "1", "protocol", "all"];
+    namespace.run("tc", &[&place[..], &bytecode].concat()).unwrap();
+}
+
 #[test]
 fn a10_clsact_forwards_from_one_priority_and_handle() {
     let network = by_clsact();
@@ -90,15 +98,27 @@ fn a10_a_filter_that_took_the_place_of_ours_is_noticed_and_left_alone() {
     let Veths { kernel, namespaces, .. } = &mut network;
     let proxy = &namespaces.proxy;
     let eth0 = proxy.ifindex("eth0").unwrap();
-    delete_filter(proxy, "eth0");
-    let bytecode = ["handle", "0x1", "bpf", "bytecode", "1,6 0 0 4294967295,", "flowid", "1:1"];
-    let place = ["filter", "add", "dev", "eth0", "ingress", "pref", "1", "protocol", "all"];
-    proxy.run("tc", &[&place[..], &bytecode].concat()).unwrap();
+    take_place(proxy, "eth0");
     assert_eq!(proxy.enter(|| kernel.lost()), [(eth0, None)]);
     assert!(filters(proxy, "eth0").contains("bytecode"), "{}", filters(proxy, "eth0"));
     assert!(proxy.enter(|| kernel.attach(eth0)).is_err(), "its place is taken");
     proxy.enter(|| kernel.detach(eth0));
     assert!(has_clsact(proxy, "eth0") && filters(proxy, "eth0").contains("bytecode"));
+}
+
+#[test]
+fn a10_what_is_left_stays_and_is_known_when_it_cannot_be_completed() {
+    let mut network = Veths::with(MTU, |_| loaded(&options(EngineChoice::Xdp, TcHook::Clsact)));
+    let Veths { kernel, namespaces, .. } = &mut network;
+    let proxy = &namespaces.proxy;
+    let eth0 = proxy.ifindex("eth0").unwrap();
+    take_place(proxy, "eth0");
+    assert_eq!(proxy.enter(|| kernel.lost()), [(eth0, Some(Engine::Xdp))]);
+    assert!(proxy.enter(|| kernel.attach(eth0)).is_err(), "its place is taken");
+    let has_xdp = || residue::attached(proxy).unwrap().contains(&"XDP on eth0".into());
+    assert!(has_xdp() && kernel.attachments().iter().any(|attachment| attachment.ifindex == eth0));
+    proxy.enter(|| kernel.detach(eth0));
+    assert!(!has_xdp());
 }
 
 #[test]

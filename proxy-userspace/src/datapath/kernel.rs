@@ -347,17 +347,18 @@ fn loader<'a>(capacity: Capacity, sessions: u32, pins: Option<&Pins>) -> EbpfLoa
 
 impl Datapath for KernelDatapath {
     fn attach(&mut self, ifindex: u32) -> Result<Attachment, AttachError> {
-        if let Some(attached) = self.attached.get(&ifindex).filter(|attached| attached.is_whole()) {
-            return Ok(attached.attachment.clone());
+        let nothing = || Attached::new(ifindex, Links::default());
+        let attached = self.attached.entry(ifindex).or_insert_with(nothing);
+        if !attached.is_whole() {
+            let KernelOptions { choice, hook, .. } = self.options;
+            let (vetoes, refusal, pins) = (&self.vetoes, self.refusal.as_ref(), self.pins.as_ref());
+            let terms = Terms { choice, hook, vetoes, refusal, pins };
+            if let Err(error) = attached.complete(&mut self.ebpf, terms) {
+                self.attached.retain(|_, attached| !attached.is_empty());
+                return Err(error);
+            }
         }
-        let left = self.attached.remove(&ifindex).map_or_else(Links::default, Attached::into_links);
-        let KernelOptions { choice, hook, .. } = self.options;
-        let (vetoes, refusal, pins) = (&self.vetoes, self.refusal.as_ref(), self.pins.as_ref());
-        let terms = Terms { choice, hook, vetoes, refusal, pins };
-        let attached = attach::attach(&mut self.ebpf, ifindex, terms, left)?;
-        let attachment = attached.attachment.clone();
-        self.attached.insert(ifindex, attached);
-        Ok(attachment)
+        Ok(attached.attachment.clone())
     }
 
     fn detach(&mut self, ifindex: u32) {

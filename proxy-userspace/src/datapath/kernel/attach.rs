@@ -95,16 +95,42 @@ impl Attached {
         self.links.xdp.is_none() && self.links.tc.is_none()
     }
 
-    /// What is left, to be completed.
-    pub(super) fn into_links(self) -> Links {
-        self.links
-    }
-
-    /// What an earlier process attached. It is to be completed: this process may want more, or less.
-    pub(super) fn inherited(ifindex: u32, links: Links) -> Self {
+    /// What is attached already, if anything. It is to be completed: this process may want more, or less.
+    pub(super) fn new(ifindex: u32, links: Links) -> Self {
         let (engine, mode) = links.engine();
         let name = interface_name(ifindex).unwrap_or_else(|_| format!("#{ifindex}"));
         Self { attachment: Attachment { ifindex, name, engine, mode, note: None }, links, is_whole: false }
+    }
+
+    /// Attaches what is missing: TC always, native XDP in front of it if that is the choice. What is there stays if that
+    /// fails.
+    pub(super) fn complete(&mut self, ebpf: &mut Ebpf, terms: Terms<'_>) -> Result<(), AttachError> {
+        let ifindex = self.attachment.ifindex;
+        let name = interface_name(ifindex).map_err(|error| failure(&format!("#{ifindex}"), &error))?;
+        if self.links.tc.is_none() {
+            self.links.tc = Some(attach_tc(ebpf, (ifindex, &name), terms.hook, terms.pins)?);
+        }
+        let device = Device {
+            features: xdp_features(ifindex),
+            has_default_route: has_default_route(&name),
+            veto: terms.vetoes.of(ifindex),
+            refusal: terms.refusal,
+        };
+        let note = match choose(terms.choice, &device) {
+            Preference::Tc(note) => {
+                self.links.xdp.take().into_iter().for_each(|mut link| link.unpin());
+                Some(note)
+            }
+            Preference::Xdp if self.links.xdp.is_some() => None,
+            Preference::Xdp => {
+                let attached = attach_xdp(ebpf, ifindex, terms.pins).map(|link| self.links.xdp = Some(link));
+                attached.err().map(|error| format!("native XDP was refused: {}", chain(&error)))
+            }
+        };
+        let (engine, mode) = self.links.engine();
+        self.attachment = Attachment { ifindex, name, engine, mode, note };
+        self.is_whole = true;
+        Ok(())
     }
 
     /// Has the programs go with the process, or when this is dropped.
@@ -231,40 +257,6 @@ where
 {
     let program = ebpf.program_mut(name).ok_or(LoadError::Missing(name))?;
     program.try_into().map_err(|source| LoadError::Program { name, source })
-}
-
-/// Attaches to an interface what `left` lacks: TC always, native XDP in front of it if that is the choice.
-pub(super) fn attach(
-    ebpf: &mut Ebpf,
-    ifindex: u32,
-    terms: Terms<'_>,
-    left: Links,
-) -> Result<Attached, AttachError> {
-    let name = interface_name(ifindex).map_err(|error| failure(&format!("#{ifindex}"), &error))?;
-    let tc = match left.tc {
-        Some(tc) => tc,
-        None => attach_tc(ebpf, (ifindex, &name), terms.hook, terms.pins)?,
-    };
-    let device = Device {
-        features: xdp_features(ifindex),
-        has_default_route: has_default_route(&name),
-        veto: terms.vetoes.of(ifindex),
-        refusal: terms.refusal,
-    };
-    let (xdp, note) = match (left.xdp, choose(terms.choice, &device)) {
-        (Some(link), Preference::Xdp) => (Some(link), None),
-        (lost, Preference::Tc(note)) => {
-            lost.into_iter().for_each(|mut link| link.unpin());
-            (None, Some(note))
-        }
-        (None, Preference::Xdp) => match attach_xdp(ebpf, ifindex, terms.pins) {
-            Ok(link) => (Some(link), None),
-            Err(error) => (None, Some(format!("native XDP was refused: {}", chain(&error)))),
-        },
-    };
-    let links = Links { xdp, tc: Some(tc) };
-    let (engine, mode) = links.engine();
-    Ok(Attached { attachment: Attachment { ifindex, name, engine, mode, note }, links, is_whole: true })
 }
 
 fn attach_xdp(ebpf: &mut Ebpf, ifindex: u32, pins: Option<&Pins>) -> Result<Link, ProgramError> {

@@ -147,8 +147,7 @@ impl KernelDatapath {
                 let _absent = std::fs::remove_file(pin);
             }
         }
-        let attached =
-            found.into_iter().map(|(ifindex, links)| (ifindex, Attached::inherited(ifindex, links)));
+        let attached = found.into_iter().map(|(ifindex, links)| (ifindex, Attached::new(ifindex, links)));
         self.attached.extend(attached.filter(|(_, attached)| !attached.is_empty()));
     }
 }
