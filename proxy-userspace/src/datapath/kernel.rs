@@ -407,14 +407,16 @@ impl Datapath for KernelDatapath {
 
     fn set_flow_hop(&mut self, id: FlowId, direction: Direction, hop: NextHopId) {
         let Some(flow) = self.flows.get_mut(&id) else { return };
-        match direction {
-            Direction::ToOrigin => flow.spec.to_origin = hop,
-            Direction::ToClient => flow.spec.to_client = hop,
-        }
+        let current = match direction {
+            Direction::ToOrigin => &mut flow.spec.to_origin,
+            Direction::ToClient => &mut flow.spec.to_client,
+        };
+        let before = std::mem::replace(current, hop);
         let rows = flow.rows;
         if flow.is_published {
             by_family!(self.tables, flow.spec.client, |flows, _Family| flows.set_hop(rows, direction, hop));
         }
+        self.leave_hop(before);
     }
 
     fn install(&mut self, flow: &FlowSpec) -> Result<FlowId, InstallError> {
@@ -514,10 +516,12 @@ impl Datapath for KernelDatapath {
         let Some(Installed { spec, rows, .. }) = self.flows.remove(&id) else {
             return FlowCounters::default();
         };
-        by_family!(self.tables, spec.client, |flows, _Family| {
+        let counters = by_family!(self.tables, spec.client, |flows, _Family| {
             flows.withdraw(rows);
             flows.counters(rows)
-        })
+        });
+        [spec.to_origin, spec.to_client].into_iter().for_each(|hop| self.leave_hop(hop));
+        counters
     }
 
     fn escalate(&mut self, id: FlowId, what: Escalation) {

@@ -4,16 +4,13 @@
 //! then on flows are this process's own. Their rows, and those of tuples and source ports, are claimed as the control plane
 //! finds the sessions they belong to; [`KernelDatapath::disclaim`] takes away what nobody claimed.
 
-use std::{
-    collections::{HashMap, HashSet},
-    net::SocketAddr,
-};
+use std::{collections::HashMap, net::SocketAddr};
 
 use super::{
     Installed, KernelDatapath, LoadError, SessionRecords,
     attach::{Attached, Links},
 };
-use crate::datapath::{Datapath as _, FlowId};
+use crate::datapath::{Datapath as _, FlowId, NextHopId};
 
 /// A client and what it sends to, or a source port and the origin.
 type Ends = (SocketAddr, SocketAddr);
@@ -25,7 +22,8 @@ pub(super) struct Heritage {
     ports: HashMap<Ends, Option<FlowId>>,
     /// What clients of inherited flows send to.
     services: HashMap<SocketAddr, SocketAddr>,
-    next_hops: HashSet<u32>,
+    /// Next hops that inherited flows still use, and in how many directions.
+    next_hops: HashMap<NextHopId, usize>,
 }
 
 impl Heritage {
@@ -89,9 +87,20 @@ impl KernelDatapath {
         }
     }
 
+    /// A flow uses a next hop no more. An inherited one goes with its last use: nothing else knows of it.
+    pub(super) fn leave_hop(&mut self, hop: NextHopId) {
+        let Some(uses) = self.heritage.next_hops.get_mut(&hop) else { return };
+        *uses -= 1;
+        if *uses == 0 {
+            self.heritage.next_hops.remove(&hop);
+            self.remove_next_hop(hop);
+        }
+    }
+
     /// Takes away what no session has claimed. What is part of a flow stays until the flow goes.
     pub(super) fn disclaim(&mut self) {
         let Heritage { tuples, ports, next_hops, .. } = std::mem::take(&mut self.heritage);
+        self.heritage.next_hops = next_hops;
         for ((client, service), flow) in tuples {
             if flow.is_none() {
                 self.unbind(client, service);
@@ -101,16 +110,6 @@ impl KernelDatapath {
             if flow.is_none() {
                 self.retire(source, origin);
             }
-        }
-        let in_use: HashSet<u32> = self
-            .flows
-            .values()
-            .flat_map(|flow| [flow.spec.to_origin, flow.spec.to_client])
-            .map(|id| id.0.into())
-            .collect();
-        for row in next_hops.difference(&in_use) {
-            self.tables.set_next_hop(*row as u16, super::UNUSABLE);
-            self.resting_hops.rest(*row);
         }
         self.guests.forget_others(&mut self.tables);
     }
@@ -127,12 +126,14 @@ impl KernelDatapath {
                 self.heritage.tuples.insert((spec.client, spec.service), Some(id));
                 self.heritage.ports.insert((spec.source, spec.origin), Some(id));
                 self.heritage.services.insert(spec.client, spec.service);
-                self.heritage.next_hops.extend([spec.to_origin, spec.to_client].map(|id| u32::from(id.0)));
+                for hop in [spec.to_origin, spec.to_client] {
+                    *self.heritage.next_hops.entry(hop).or_default() += 1;
+                }
                 self.flows.insert(id, Installed { spec, rows, escalation, is_published: true });
                 findings.flows.push((id, spec));
             }
         }
-        self.next_hops.inherit(&self.heritage.next_hops);
+        self.next_hops.inherit(&self.heritage.next_hops.keys().map(|hop| hop.0.into()).collect());
         findings
     }
 
