@@ -16,7 +16,7 @@ use integration_tests::{
 };
 use proxy_userspace::datapath::{
     Datapath as _, Engine,
-    kernel::{EngineChoice, KernelOptions, OBJECT, TcHook},
+    kernel::{EngineChoice, KernelDatapath, KernelOptions, OBJECT, Pinning, TcHook, pins},
 };
 
 fn options(choice: EngineChoice, hook: TcHook) -> KernelOptions {
@@ -133,6 +133,74 @@ fn a10_a_clsact_qdisc_that_was_there_before_stays_and_any_other_goes() {
     proxy.enter(|| ["eth0", "eth1"].map(|interface| kernel.detach(device(interface))));
     assert_eq!(["eth0", "eth1"].map(|interface| has_clsact(proxy, interface)), [false, true]);
     assert_eq!(residue::attached(proxy).unwrap(), [""; 0]);
+}
+
+/// The engine of one process after the other, with filters that outlive it.
+fn owner(pins: &Pins) -> KernelDatapath {
+    let options = options(EngineChoice::Tc, TcHook::Clsact);
+    let mut kernel = loaded(&KernelOptions { pinning: Pinning::Keep(pins.path().to_owned()), ..options });
+    kernel.begin().unwrap();
+    kernel
+}
+
+/// A namespace in which a process has left a filter on `eth0`.
+fn with_filter_left() -> (Direct, Pins, u32) {
+    let network = Direct::new().unwrap();
+    let pins = Pins::of(&network.proxy).unwrap();
+    let eth0 = network.proxy.ifindex("eth0").unwrap();
+    network.proxy.enter(|| owner(&pins).attach(eth0).map(drop)).unwrap();
+    (network, pins, eth0)
+}
+
+#[test]
+fn a10_a_clsact_filter_goes_from_process_to_process_and_ends_with_the_last() {
+    let (network, pins, eth0) = with_filter_left();
+    let proxy = &network.proxy;
+    let program = || filters(proxy, "eth0").split_once("direct-action").unwrap().1.to_owned();
+    let mut before = program();
+    for _ in 0..3 {
+        proxy.enter(|| drop(owner(&pins)));
+        let after = program();
+        assert_ne!(before, after, "every process runs its own program");
+        before = after;
+    }
+    let mut last = proxy.enter(|| owner(&pins));
+    assert_eq!(proxy.enter(|| last.attach(eth0)).unwrap().mode, "clsact");
+    proxy.enter(|| last.detach(eth0));
+    assert_eq!(residue::attached(proxy).unwrap(), [""; 0]);
+    last.unpin();
+    assert!(pins.is_empty());
+}
+
+#[test]
+fn a10_a_filter_that_took_the_place_of_ours_while_nobody_ran_is_left_alone() {
+    for is_cleared in [false, true] {
+        let (network, pins, eth0) = with_filter_left();
+        let proxy = &network.proxy;
+        take_place(proxy, "eth0");
+        if is_cleared {
+            proxy.enter(|| pins::clear(pins.path())).unwrap();
+        } else {
+            let mut kernel = proxy.enter(|| owner(&pins));
+            assert_eq!(kernel.attachments(), []);
+            assert!(proxy.enter(|| kernel.attach(eth0)).is_err(), "its place is taken");
+            kernel.unpin();
+        }
+        assert!(filters(proxy, "eth0").contains("bytecode"), "{}", filters(proxy, "eth0"));
+        assert!(pins.is_empty());
+    }
+}
+
+#[test]
+fn a10_a_filter_that_cannot_be_kept_leaves_no_qdisc() {
+    let network = Direct::new().unwrap();
+    let (proxy, pins) = (&network.proxy, Pins::of(&network.proxy).unwrap());
+    let mut kernel = proxy.enter(|| owner(&pins));
+    let version = std::fs::read_dir(pins.path()).unwrap().next().unwrap().unwrap();
+    std::fs::remove_dir(version.path().join("links")).unwrap();
+    assert!(proxy.enter(|| kernel.attach(proxy.ifindex("eth0").unwrap())).is_err());
+    assert!(!has_clsact(proxy, "eth0"));
+    kernel.unpin();
 }
 
 #[test]

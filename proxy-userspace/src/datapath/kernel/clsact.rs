@@ -33,6 +33,11 @@ impl Place {
         Self { tells, ..place }
     }
 
+    /// Where an earlier process put its `program`.
+    pub(super) fn inherited(ifindex: u32, program: u32) -> Self {
+        Self { ifindex, program, added_qdisc: false, tells: true }
+    }
+
     /// Whether our program is there; a kernel that does not tell has not removed it.
     pub(super) fn is_ours(&self) -> bool {
         !self.tells || self.holds_ours().unwrap_or(true)

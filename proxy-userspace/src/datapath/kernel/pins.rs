@@ -189,7 +189,11 @@ pub fn clear(root: &Path) -> io::Result<Vec<PathBuf>> {
             match kind {
                 // Without its pin a link goes too, but a moment later.
                 Kind::Xdp | Kind::Tcx => Link::open(&pin).iter().for_each(Link::detach),
-                Kind::Clsact => attach::interface_name(ifindex).iter().for_each(|name| filter::detach(name)),
+                Kind::Clsact => {
+                    attach::interface_name(ifindex)
+                        .iter()
+                        .for_each(|name| filter::detach((ifindex, name), &pin));
+                }
             }
         }
     }
