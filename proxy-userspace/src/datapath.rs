@@ -142,9 +142,6 @@ pub enum InstallError {
     /// One side speaks IPv4 and the other IPv6.
     #[error("the two sides are of different address families")]
     MixedFamilies,
-    /// The kernel refused.
-    #[error("map update failed: errno {0}")]
-    Kernel(i32),
 }
 
 /// Why an engine could not be attached.

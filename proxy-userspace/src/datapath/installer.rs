@@ -455,10 +455,6 @@ fn relay_reason(error: InstallError) -> RelayReason {
         InstallError::Taken => RelayReason::KeyTaken,
         InstallError::Resting => RelayReason::Settling,
         InstallError::MixedFamilies => RelayReason::AddressFamily,
-        InstallError::Kernel(errno) => {
-            tracing::warn!(errno, "the kernel refused a map update");
-            RelayReason::KernelError
-        }
     }
 }
 

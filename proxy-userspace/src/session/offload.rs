@@ -49,8 +49,6 @@ pub enum RelayReason {
     TableFull,
     /// Another flow has the same key.
     KeyTaken,
-    /// The kernel refused the update.
-    KernelError,
     /// Packets that the flow should have taken came up.
     HookMissed,
     /// Checks were forwarded and not answered.
@@ -63,7 +61,7 @@ pub enum RelayReason {
 
 impl RelayReason {
     /// Every reason.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 17] = [
         Self::Settling,
         Self::NotNominated,
         Self::NotAnswered,
@@ -77,7 +75,6 @@ impl RelayReason {
         Self::InterfaceNotSelected,
         Self::TableFull,
         Self::KeyTaken,
-        Self::KernelError,
         Self::HookMissed,
         Self::NoAnswer,
         Self::NextHopLost,
@@ -112,7 +109,6 @@ impl RelayReason {
             Self::InterfaceNotSelected => "interface_not_selected",
             Self::TableFull => "table_full",
             Self::KeyTaken => "key_taken",
-            Self::KernelError => "kernel_error",
             Self::HookMissed => "hook_missed",
             Self::NoAnswer => "no_answer",
             Self::NextHopLost => "next_hop_lost",
