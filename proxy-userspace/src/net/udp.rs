@@ -42,8 +42,6 @@ pub struct UdpSocket {
 /// What came with a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meta {
-    /// Payload length.
-    pub len: usize,
     /// The sender.
     pub peer: SocketAddr,
     /// The destination address after any DNAT of this host; `None` if the kernel did not tell.

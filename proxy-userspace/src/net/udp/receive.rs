@@ -110,11 +110,8 @@ impl RecvBatch {
 
     /// The datagrams it holds.
     pub fn iter(&self) -> impl Iterator<Item = (Meta, &[u8])> {
-        self.arrivals(0).flat_map(|arrival| {
-            arrival
-                .datagrams()
-                .map(move |(payload, _)| (Meta { len: payload.len(), ..arrival.meta }, payload))
-        })
+        self.arrivals(0)
+            .flat_map(|arrival| arrival.datagrams().map(move |(payload, _)| (arrival.meta, payload)))
     }
 
     /// The messages it holds, without the first `skipped`.
@@ -141,7 +138,7 @@ impl RecvBatch {
         let header = self.headers.get(slot)?;
         let peer = control::read_address(self.names.get(slot)?)?;
         let len = header.msg_len as usize;
-        let mut meta = Meta { len, peer, local_ip: None, ifindex: 0, traffic_class: 0 };
+        let mut meta = Meta { peer, local_ip: None, ifindex: 0, traffic_class: 0 };
         // SAFETY: slots below `filled` are those that the kernel filled.
         let segment = unsafe { control::read(&header.msg_hdr, &mut meta) };
         let segment = segment.filter(|segment| *segment > 0).unwrap_or(len.max(1));
