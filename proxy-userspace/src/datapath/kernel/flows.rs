@@ -142,11 +142,9 @@ where
         if rows.owned.0 {
             self.to_origin.remove(rows.to_origin);
         } else {
-            set_state(&self.to_origin.rows, rows.to_origin, FlowState::User);
-            self.to_origin.rest(rows.to_origin);
+            self.unforward(Direction::ToOrigin, rows.to_origin);
         }
-        set_state(&self.to_client.rows, rows.to_client, FlowState::User);
-        self.to_client.rest(rows.to_client);
+        self.unforward(Direction::ToClient, rows.to_client);
         if rows.owned.1 {
             let key = *F::load_route(&self.to_client.rows, rows.to_client).key();
             self.to_client.remove(&key);
@@ -225,6 +223,15 @@ where
             Some(row) if self.staged.contains(&row) => Err(InstallError::Taken),
             Some(row) => reuse(&self.to_client.rows, row, self.to_client.is_resting(row)),
             None => Ok((self.to_client.insert(key, now)?, true)),
+        }
+    }
+
+    /// What comes by a record is relayed from now on.
+    fn unforward(&mut self, direction: Direction, row: u32) {
+        set_state(self.rows(direction), row, FlowState::User);
+        match direction {
+            Direction::ToOrigin => self.to_origin.rest(row),
+            Direction::ToClient => self.to_client.rest(row),
         }
     }
 

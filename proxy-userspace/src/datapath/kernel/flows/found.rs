@@ -4,7 +4,7 @@ use std::{collections::HashSet, net::SocketAddr};
 
 use proxy_common::{
     family::Address as _,
-    flow::{Endpoints, FlowFlags, FlowState, Head, RouteRecord as _},
+    flow::{Direction, Endpoints, FlowFlags, FlowState, Head, RouteRecord as _},
 };
 use zerocopy::network_endian::U16;
 
@@ -14,7 +14,7 @@ use super::{
         record::{Records, load_head, unmapped},
         rows::Rows,
     },
-    FlowRows, Flows, set_state,
+    FlowRows, Flows,
 };
 
 /// What an earlier process left in the tables of a family.
@@ -46,14 +46,14 @@ where
                     paired.insert(rows.to_origin);
                     found.flows.push((spec, rows, escalation));
                 }
-                None => self.unforward(row, false),
+                None => self.give_up(Direction::ToClient, row),
             }
         }
         for row in forward {
             let key = *F::load_route(&self.to_origin.rows, row).key();
             found.tuples.push((source::<F>(&key), destination::<F>(&key)));
             if !paired.contains(&row) {
-                self.unforward(row, true);
+                self.give_up(Direction::ToOrigin, row);
             }
         }
         found
@@ -84,16 +84,9 @@ where
         ))
     }
 
-    fn unforward(&mut self, row: u32, is_forward: bool) {
-        let rows = if is_forward { &self.to_origin.rows } else { &self.to_client.rows };
-        if load_head(rows, row).state() != FlowState::Forward {
-            return;
-        }
-        set_state(rows, row, FlowState::User);
-        if is_forward {
-            self.to_origin.rest(row);
-        } else {
-            self.to_client.rest(row);
+    fn give_up(&mut self, direction: Direction, row: u32) {
+        if load_head(self.rows(direction), row).state() == FlowState::Forward {
+            self.unforward(direction, row);
         }
     }
 }
