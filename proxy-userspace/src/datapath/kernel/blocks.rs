@@ -29,7 +29,7 @@ pub(super) struct Blocks<F, R> {
 }
 
 impl<F: Records, R: Rows> Blocks<F, R> {
-    /// Over empty rows, a power of two of them.
+    /// Over rows that are empty or an earlier process's, a power of two of them.
     pub(super) fn new(rows: R, seed: u64) -> Self {
         Self { rows, seed, resting: Resting::default(), family: PhantomData }
     }

@@ -48,7 +48,7 @@ impl<F: Records, R: Rows> ToClient<F, R>
 where
     F::Addr: std::hash::Hash,
 {
-    /// Over empty rows.
+    /// Over rows that are empty, or that [`Self::read`] is to be asked of.
     pub(super) fn new(rows: R, index: Blocks<F, R>) -> Self {
         let free = (0..rows.len() / BLOCK_ROWS).rev().map(|block| block * BLOCK_ROWS).collect();
         Self {

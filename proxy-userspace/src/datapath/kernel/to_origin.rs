@@ -38,7 +38,7 @@ pub(super) struct ToOrigin<F, R> {
 }
 
 impl<F: Records, R: Rows> ToOrigin<F, R> {
-    /// Over empty rows, a power of two of them, for at most `capacity` records.
+    /// Over rows that are empty, or that [`Self::read`] is to be asked of, a power of two of them, for at most `capacity` records.
     pub(super) fn new(rows: R, seed: u64, capacity: u32) -> Self {
         Self { rows, seed, capacity, used: 0, resting: Resting::default(), family: PhantomData }
     }
