@@ -9,7 +9,7 @@ use zerocopy::{
 
 use crate::{
     checksum::Delta,
-    flow::{BlockRecord, BlockV4, BlockV6, Endpoints, RouteRecord, RouteV4, RouteV6},
+    flow::{Endpoints, RouteRecord, RouteV4, RouteV6},
     packet::Wire,
     verdict::Reason,
     wire::{Addr6, Ipv4, Ipv6},
@@ -23,8 +23,6 @@ pub trait Family: Copy + Debug + Eq + 'static {
     type Ip: IpHeader<Addr = Self::Addr> + Debug;
     /// The part of its records that userspace writes.
     type Route: RouteRecord<Addr = Self::Addr>;
-    /// A row of its table of blocks.
-    type Block: BlockRecord<Addr = Self::Addr>;
     /// Whether a UDP checksum of 0 means that there is none; if not, such a datagram is invalid (RFC 8200 §8.1).
     const CHECKSUM_MAY_BE_MISSING: bool;
 }
@@ -41,7 +39,6 @@ impl Family for V4 {
     type Addr = U32;
     type Ip = Ipv4;
     type Route = RouteV4;
-    type Block = BlockV4;
     const CHECKSUM_MAY_BE_MISSING: bool = true;
 }
 
@@ -49,7 +46,6 @@ impl Family for V6 {
     type Addr = Addr6;
     type Ip = Ipv6;
     type Route = RouteV6;
-    type Block = BlockV6;
     const CHECKSUM_MAY_BE_MISSING: bool = false;
 }
 

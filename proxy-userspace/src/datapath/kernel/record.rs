@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use proxy_common::{
     family::{Address as _, Family, V4, V6},
-    flow::{BlockRecord as _, Counters, Endpoints, Head, RouteRecord as _, Stamp},
+    flow::{BlockRecord, BlockV4, BlockV6, Counters, Endpoints, Head, RouteRecord as _, Stamp},
     wire::Addr6,
 };
 use zerocopy::network_endian::U32;
@@ -14,6 +14,8 @@ pub(super) use proxy_common::family::prefix;
 
 /// What userspace needs of a family.
 pub(super) trait Records: Family {
+    /// A row of its table of blocks.
+    type Block: BlockRecord<Addr = Self::Addr>;
     /// Words of the part that userspace writes.
     const ROUTE_WORDS: usize = size_of::<Self::Route>() / size_of::<u64>();
     /// Reads the part that userspace writes.
@@ -35,8 +37,10 @@ pub(super) trait Records: Family {
 }
 
 macro_rules! records {
-    ($family:ident, $variant:ident, $ip:ident, $octets:expr) => {
+    ($family:ident, $variant:ident, $block:ident, $ip:ident, $octets:expr) => {
         impl Records for $family {
+            type Block = $block;
+
             fn load_route(rows: &impl Rows, row: u32) -> Self::Route {
                 Self::Route::from_words(rows.load_words(row, 0))
             }
@@ -64,8 +68,8 @@ macro_rules! records {
     };
 }
 
-records!(V4, V4, Ipv4Addr, |ip| U32::from_bytes(ip.octets()));
-records!(V6, V6, Ipv6Addr, |ip| ip.octets());
+records!(V4, V4, BlockV4, Ipv4Addr, |ip| U32::from_bytes(ip.octets()));
+records!(V6, V6, BlockV6, Ipv6Addr, |ip| ip.octets());
 
 /// The head of a record.
 pub(super) fn load_head(rows: &impl Rows, row: u32) -> Head {
