@@ -66,9 +66,9 @@ pub trait Records<F: Family>: Tables {
     /// The record for datagrams with this key, or one that was for them until it was given up.
     fn find(&self, direction: Direction, key: &Endpoints<F::Addr>) -> Option<Place>;
     /// What it says.
-    fn route(&self, record: Record) -> Option<F::Route>;
+    fn route(&self, record: Record) -> F::Route;
     /// How long it has been idle, and may be.
-    fn idle(&self, record: Record) -> Option<Idle>;
+    fn idle(&self, record: Record) -> Idle;
 }
 
 /// Where a record is, in the terms of its tables: a row, or an address.
@@ -242,14 +242,13 @@ fn find<F: Family>(
     let direction = if is_from_origin { Direction::ToClient } else { Direction::ToOrigin };
     let Some(place) = tables.find(direction, key) else { return Ok(None) };
     let record = (direction, place);
-    let Some(route) = tables.route(record) else { return Ok(None) };
+    let route = tables.route(record);
     // A row may have changed hands since it was found.
     if *route.key() != *key {
         return Ok(None);
     }
     let head = route.head();
-    let is_expired = tables.idle(record).is_some_and(|idle| idle.is_expired(facts.now));
-    if head.state() == FlowState::Forward && is_expired {
+    if head.state() == FlowState::Forward && tables.idle(record).is_expired(facts.now) {
         return Err(Reason::Expired);
     }
     Ok((head.state() != FlowState::Free).then_some((record, route)))

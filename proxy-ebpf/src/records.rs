@@ -114,17 +114,17 @@ impl<F: Maps> Records<F> for KernelTables {
     }
 
     #[inline(always)]
-    fn route(&self, (_, Place(address)): Record) -> Option<F::Route> {
+    fn route(&self, (_, Place(address)): Record) -> F::Route {
         let words = address as *const <F::Route as RouteRecord>::Words;
         // SAFETY: `find` got the address of a record, which starts with its route, is 8-byte aligned and outlives the program
         // run; userspace stores whole words.
-        Some(F::Route::from_words(unsafe { words.read_volatile() }))
+        F::Route::from_words(unsafe { words.read_volatile() })
     }
 
     #[inline(always)]
-    fn idle(&self, record: Record) -> Option<Idle> {
+    fn idle(&self, record: Record) -> Idle {
         // SAFETY: as above, and the counters start with one aligned word.
-        Some(Idle::from_word(unsafe { counters::<F>(record).cast::<u64>().read_volatile() }))
+        Idle::from_word(unsafe { counters::<F>(record).cast::<u64>().read_volatile() })
     }
 }
 

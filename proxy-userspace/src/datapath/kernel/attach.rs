@@ -233,11 +233,11 @@ fn verdict(log: &str) -> Option<&str> {
     lines.find(|line| !line.is_empty() && !FIGURES.iter().any(|figures| line.starts_with(figures)))
 }
 
-fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, ProgramError> {
+pub(super) fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, ProgramError> {
     program(ebpf, maps::FORWARD_XDP).map_err(|_| ProgramError::NotLoaded)
 }
 
-fn tc(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, ProgramError> {
+pub(super) fn tc(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, ProgramError> {
     program(ebpf, maps::FORWARD_TC).map_err(|_| ProgramError::NotLoaded)
 }
 

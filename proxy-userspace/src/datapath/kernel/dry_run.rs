@@ -1,12 +1,11 @@
-//! Asking the live engine what it would do: with the programs themselves on a copy of a frame, and with the tables.
+//! Running the programs on frames of our own: on a copy, for what they would do with it, or for real, to send it. A
+//! decision on the host sees the tables as they do.
 
 use std::io;
 
 use aya::{
     Ebpf,
-    programs::{
-        Program, ProgramError, SchedClassifier, TestRun, TestRunAttrs, TestRunOptions, TestRunResult, Xdp,
-    },
+    programs::{ProgramError, TestRun, TestRunAttrs, TestRunOptions, TestRunResult, Xdp},
 };
 use proxy_common::{
     family::{Family, V4, V6},
@@ -59,8 +58,8 @@ impl KernelDatapath {
     /// Runs a program on a frame that goes nowhere; it is counted like any other.
     pub fn dry_run(&mut self, engine: Engine, frame: &[u8]) -> Result<DryRun, ProgramError> {
         match engine {
-            Engine::Xdp => test_run(self.program::<Xdp>(maps::FORWARD_XDP)?, frame),
-            Engine::Tc => test_run(self.program::<SchedClassifier>(maps::FORWARD_TC)?, frame),
+            Engine::Xdp => test_run(attach::xdp(&mut self.ebpf)?, frame),
+            Engine::Tc => test_run(attach::tc(&mut self.ebpf)?, frame),
         }
     }
 
@@ -77,13 +76,6 @@ impl KernelDatapath {
             translated: info.size_translated(),
             jited: info.size_jitted(),
         })
-    }
-
-    fn program<'a, P>(&'a mut self, name: &'static str) -> Result<&'a mut P, ProgramError>
-    where
-        &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
-    {
-        attach::program(&mut self.ebpf, name).map_err(|_| ProgramError::NotLoaded)
     }
 }
 
@@ -126,19 +118,19 @@ macro_rules! records {
                 Some(Place(u64::from(row)))
             }
 
-            fn route(&self, (direction, place): Record) -> Option<<$family as Family>::Route> {
-                Some(self.tables.$flows.route(direction, row(place)?))
+            fn route(&self, (direction, place): Record) -> <$family as Family>::Route {
+                self.tables.$flows.route(direction, row(place))
             }
 
-            fn idle(&self, (direction, place): Record) -> Option<Idle> {
-                Some(self.tables.$flows.idle(direction, row(place)?))
+            fn idle(&self, (direction, place): Record) -> Idle {
+                self.tables.$flows.idle(direction, row(place))
             }
         }
     };
 }
 
-fn row(Place(row): Place) -> Option<u32> {
-    u32::try_from(row).ok()
+fn row(Place(row): Place) -> u32 {
+    u32::try_from(row).expect("`find` found a row")
 }
 
 records!(V4, v4);

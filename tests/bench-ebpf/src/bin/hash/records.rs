@@ -44,16 +44,16 @@ impl<F: Maps> Records<F> for KernelTables {
     }
 
     #[inline(always)]
-    fn route(&self, (_, Place(entry)): Record) -> Option<F::Route> {
+    fn route(&self, (_, Place(entry)): Record) -> F::Route {
         let words = entry as *const <F::Route as RouteRecord>::Words;
         // SAFETY: an address that `find` got: an entry, which starts with its route and is never unmapped.
-        Some(F::Route::from_words(unsafe { words.read_volatile() }))
+        F::Route::from_words(unsafe { words.read_volatile() })
     }
 
     #[inline(always)]
-    fn idle(&self, record: Record) -> Option<Idle> {
+    fn idle(&self, record: Record) -> Idle {
         // SAFETY: as above; the counters start with one aligned word.
-        Some(Idle::from_word(unsafe { counters::<F>(record).cast::<u64>().read_volatile() }))
+        Idle::from_word(unsafe { counters::<F>(record).cast::<u64>().read_volatile() })
     }
 }
 
