@@ -232,7 +232,7 @@ fn a_process_that_may_open_nothing_does_not_spin_and_is_taken_over_from_later() 
     let none = Rlimit { current: Some(0), ..getrlimit(Resource::Nofile) };
     let before = prlimit(process, Resource::Nofile, none).unwrap();
     let refusals = || fs::read_to_string(&log).unwrap().matches("hand-over socket").count();
-    scope(|threads| {
+    wire.proxy = scope(|threads| {
         let watching = threads.spawn(|| {
             let end = Instant::now() + PATIENCE;
             while refusals() == 0 && Instant::now() < end {
@@ -243,9 +243,10 @@ fn a_process_that_may_open_nothing_does_not_spin_and_is_taken_over_from_later() 
             prlimit(process, Resource::Nofile, before).unwrap();
             refusals
         });
-        wire.proxy = take_over(&network.proxy, Direct::PROXY, Engine::Userspace, wire.proxy).0;
+        let (proxy, _) = take_over(&network.proxy, Direct::PROXY, Engine::Userspace, wire.proxy);
         let refusals = watching.join().unwrap();
         assert!((1..30).contains(&refusals), "{refusals} visitors sent away in a second");
+        proxy
     });
     pass(&wire, &session, source);
 }
