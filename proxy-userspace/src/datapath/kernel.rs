@@ -50,7 +50,7 @@ pub use self::{
     session_records::SessionRecords,
 };
 use self::{
-    attach::{Attached, Links, Terms},
+    attach::{Attached, Terms},
     flows::FlowRows,
     guests::Guests,
     heritage::Heritage,
@@ -263,8 +263,7 @@ fn loader<'a>(capacity: Capacity, sessions: u32, pins: Option<&Pins>) -> EbpfLoa
 
 impl Datapath for KernelDatapath {
     fn attach(&mut self, ifindex: u32) -> Result<Attachment, AttachError> {
-        let nothing = || Attached::new(ifindex, Links::default());
-        let attached = self.attached.entry(ifindex).or_insert_with(nothing);
+        let attached = self.attached.entry(ifindex).or_insert_with(|| Attached::nothing(ifindex));
         if !attached.is_whole() {
             let KernelOptions { choice, hook, .. } = self.options;
             let (vetoes, refusal, pins) = (&self.vetoes, self.refusal.as_ref(), self.pins.as_ref());
@@ -443,9 +442,8 @@ impl Datapath for KernelDatapath {
     fn escalate(&mut self, id: FlowId, what: Escalation) {
         let Some(flow) = self.flows.get_mut(&id) else { return };
         flow.escalation = what;
-        let rows = flow.rows;
         if flow.is_published {
-            by_family!(self.tables, flow.spec.client, |flows, _Family| flows.escalate(rows, what));
+            by_family!(self.tables, flow.spec.client, |flows, _Family| flows.escalate(flow.rows, what));
         }
     }
 

@@ -95,8 +95,13 @@ impl Attached {
         self.links.xdp.is_none() && self.links.tc.is_none()
     }
 
-    /// What is attached already, if anything. It is to be completed: this process may want more, or less.
-    pub(super) fn new(ifindex: u32, links: Links) -> Self {
+    /// Nothing, to be completed.
+    pub(super) fn nothing(ifindex: u32) -> Self {
+        Self::inherited(ifindex, Links::default())
+    }
+
+    /// What an earlier process attached. It is to be completed: this process may want more, or less.
+    pub(super) fn inherited(ifindex: u32, links: Links) -> Self {
         let (engine, mode) = links.engine();
         let name = interface_name(ifindex).unwrap_or_else(|_| format!("#{ifindex}"));
         Self { attachment: Attachment { ifindex, name, engine, mode, note: None }, links, is_whole: false }

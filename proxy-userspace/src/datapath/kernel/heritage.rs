@@ -148,7 +148,8 @@ impl KernelDatapath {
                 let _absent = std::fs::remove_file(pin);
             }
         }
-        let attached = found.into_iter().map(|(ifindex, links)| (ifindex, Attached::new(ifindex, links)));
+        let attached =
+            found.into_iter().map(|(ifindex, links)| (ifindex, Attached::inherited(ifindex, links)));
         self.attached.extend(attached.filter(|(_, attached)| !attached.is_empty()));
     }
 }
