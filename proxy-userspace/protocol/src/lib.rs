@@ -14,6 +14,7 @@ pub mod icmp;
 pub mod neighbour;
 pub mod query;
 pub mod reader;
+pub mod rtmp;
 pub mod sdp;
 pub mod stream_url;
 pub mod stun;
