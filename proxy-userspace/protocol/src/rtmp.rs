@@ -1,8 +1,14 @@
 //! RTMP, as "Adobe's Real Time Messaging Protocol" 1.0 describes it and SRS, ffmpeg and OBS speak it.
 //!
-//! A connection begins with a [`handshake`]; then each side sends chunks, and the chunks carry [`message`]s.
+//! A connection begins with a [`handshake`]; then each side sends [`chunk`]s, and the chunks carry [`message`]s.
+//! [`join`] tells when the chunks of one connection may go on into another as they are.
 
+pub mod chunk;
 pub mod handshake;
+pub mod join;
 pub mod message;
 
 pub use message::Message;
+
+#[cfg(test)]
+mod reference;
