@@ -37,6 +37,16 @@ fn neighbour_corpus_holds() {
 }
 
 #[test]
+fn rtmp_handshake_corpus_holds() {
+    replay("rtmp_handshake", fuzz::rtmp_handshake);
+}
+
+#[test]
+fn rtmp_chunk_corpus_holds() {
+    replay("rtmp_chunk", fuzz::rtmp_chunk);
+}
+
+#[test]
 fn a_message_of_the_largest_size_holds() {
     let header = [0x00, 0x01, 0xFF, 0xFC, 0x21, 0x12, 0xA4, 0x42];
     let empty_attributes = [0; 12 + 0xFFFC];

@@ -2,12 +2,18 @@
 //!
 //! The fuzz targets call these functions, and so does the test that replays the corpora without a fuzzer.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, ops::RangeInclusive};
 
 use proxy_common::demux::{Class, classify};
 use proxy_protocol::{
     icmp::IcmpError,
     neighbour::{advertised, probe_answer},
+    rtmp::{
+        Message as RtmpMessage,
+        chunk::{Assembler, Limits, ReadError, Reader, Writer},
+        handshake::{Client, HandshakeError, RANDOM_LEN, Server},
+        join,
+    },
     sdp::{self, Answer, HostCandidate},
     stream_url::{StreamKey, StreamRules},
     stun::{self, Message, Method},
@@ -90,6 +96,97 @@ pub fn demux(input: &[u8]) {
         Err(_) => return,
     };
     assert_eq!(classify(*first), expected);
+}
+
+/// A handshake is the same however it is cut, and leaves what follows.
+pub fn rtmp_handshake(input: &[u8]) {
+    let serve = |arrivals| {
+        let mut server = Server::new([0x5A; RANDOM_LEN]);
+        shake_hands(input, arrivals, |input, out| server.read(input, out))
+    };
+    assert_eq!(serve(byte_by_byte(input)), serve(at_once(input)));
+
+    let connect = |arrivals| {
+        let mut client = Client::start(&[0x5A; RANDOM_LEN], None, &mut Vec::new());
+        shake_hands(input, arrivals, |input, out| client.read(input, out))
+    };
+    assert_eq!(connect(byte_by_byte(input)), connect(at_once(input)));
+}
+
+/// How many bytes have come at each read.
+const fn byte_by_byte(input: &[u8]) -> RangeInclusive<usize> {
+    0..=input.len()
+}
+
+const fn at_once(input: &[u8]) -> RangeInclusive<usize> {
+    input.len()..=input.len()
+}
+
+/// Whether it is over, what was sent and how much is left.
+fn shake_hands(
+    input: &[u8],
+    arrivals: RangeInclusive<usize>,
+    mut read: impl FnMut(&mut &[u8], &mut Vec<u8>) -> Result<bool, HandshakeError>,
+) -> Result<(bool, Vec<u8>, usize), HandshakeError> {
+    let (mut out, mut unread) = (Vec::new(), 0);
+    for arrived in arrivals {
+        let mut rest = &input[unread..arrived];
+        let done = read(&mut rest, &mut out)?;
+        unread = arrived - rest.len();
+        if done {
+            return Ok((true, out, input.len() - unread));
+        }
+    }
+    Ok((false, out, input.len() - unread))
+}
+
+const RTMP_LIMITS: Limits = Limits { message_length: 1 << 16, chunk_streams: 16, held: 1 << 20 };
+
+/// Chunks are the same messages however they are cut, and after a relay that joins the two sides as soon as it may.
+pub fn rtmp_chunk(input: &[u8]) {
+    let (messages, error) = rtmp_messages(input, at_once(input));
+    assert_eq!(rtmp_messages(input, byte_by_byte(input)), (messages.clone(), error));
+
+    for (chunk_size, ours) in [(None, 0), (Some(4096), 1)] {
+        let relayed = relay(input, chunk_size);
+        let (understood, _) = rtmp_messages(&relayed, at_once(&relayed));
+        assert!(understood[ours..].starts_with(&messages));
+        // What refers to no header of the source may refer to one of ours: that is the source's fault.
+        assert!(error.is_some() || understood.len() == ours + messages.len());
+    }
+}
+
+fn rtmp_messages(input: &[u8], arrivals: RangeInclusive<usize>) -> (Vec<RtmpMessage>, Option<ReadError>) {
+    let (mut reader, mut assembler) = (Reader::new(RTMP_LIMITS), Assembler::new(RTMP_LIMITS));
+    let (mut messages, mut unread) = (Vec::new(), 0);
+    for arrived in arrivals {
+        let mut rest = &input[unread..arrived];
+        loop {
+            match reader.read(&mut rest) {
+                Ok(Some(piece)) => messages.extend(assembler.push(&piece).expect("the limits allow it")),
+                Ok(None) => break,
+                Err(error) => return (messages, Some(error)),
+            }
+        }
+        unread = arrived - rest.len();
+    }
+    (messages, None)
+}
+
+/// What a relay sends that begins with a chunk size of its own, or with none.
+fn relay(mut input: &[u8], chunk_size: Option<u32>) -> Vec<u8> {
+    let (mut reader, mut writer, mut out) = (Reader::new(RTMP_LIMITS), Writer::new(RTMP_LIMITS), Vec::new());
+    if let Some(size) = chunk_size {
+        writer.set_chunk_size(size, &mut out).expect("the size is allowed");
+    }
+    while let Ok(Some(piece)) = reader.read(&mut input) {
+        writer.relay(&piece, &mut out).expect("the limits allow it");
+        if join::check(&reader, &writer).is_ok() {
+            out.extend(input);
+            break;
+        }
+    }
+    out
 }
 
 const fn stun_class(class: stun::Class) -> Class {
