@@ -2,8 +2,8 @@
 //!
 //! A client sends C0 (the version), C1 and C2, a server S0, S1 and S2; of the last four each is 1536 bytes. In the
 //! simple form C1 and S1 are random bytes and C2 and S2 copies of them. In the other one, which no specification has,
-//! C1 and S1 carry a digest of themselves, at a place that they tell in one of two ways ([`digest`]), and S2 is signed
-//! with a key that comes from the digest of C1. SRS answers whichever form the client uses, and so do we.
+//! C1 and S1 carry a digest of themselves, at a place that they tell in one of two ways, and S2 is signed with a key
+//! that comes from the digest of C1. SRS answers whichever form the client uses, and so do we.
 //!
 //! What a peer makes of what we sent is its affair: real clients send anything as C2, and it is not looked at.
 //!

@@ -80,11 +80,11 @@ impl Writer {
     ///
     /// Fails if no header can describe the message, or if a relayed message is being written on its chunk stream.
     pub fn write(&mut self, message: &Message, out: &mut Vec<u8>) -> Result<(), RelayError> {
-        let length = u32::try_from(message.payload.len()).ok().filter(|length| *length <= MAX_MESSAGE_LENGTH);
-        let length = length.ok_or(RelayError::MessageLength(message.payload.len()))?;
-        check_chunk_size(message)?;
+        let length = u32::try_from(message.payload.len()).unwrap_or(u32::MAX);
         let state = State::full(message.timestamp, length, message.kind, message.stream);
         let header = Header { chunk_stream: message.chunk_stream, format: Format::Full, state };
+        check(&header)?;
+        check_chunk_size(message)?;
         let later = self.set_aside(message.chunk_stream)?;
         self.relay(&Piece { header, offset: 0, bytes: &message.payload }, out)?;
         if let Some(stream) = self.streams.get_mut(&message.chunk_stream) {
@@ -103,9 +103,7 @@ impl Writer {
     /// been appended is whole chunks.
     pub fn relay(&mut self, piece: &Piece<'_>, out: &mut Vec<u8>) -> Result<(), RelayError> {
         let chunk_stream = piece.header.chunk_stream;
-        if !CHUNK_STREAMS.contains(&chunk_stream) {
-            return Err(RelayError::ChunkStream(chunk_stream));
-        }
+        check(&piece.header)?;
         if piece.begins() {
             self.begin(piece.header, out)?;
         }
@@ -140,11 +138,10 @@ impl Writer {
 
     /// Takes away what is held of a message of which nothing is written: a message of our own may go before it.
     fn set_aside(&mut self, chunk_stream: u32) -> Result<Option<Partial>, RelayError> {
-        let Some(stream) = self.streams.get_mut(&chunk_stream) else { return Ok(None) };
-        match &stream.partial {
-            Some(partial) if partial.written > 0 => Err(RelayError::Busy(chunk_stream)),
-            Some(_) | None => Ok(stream.partial.take()),
+        if self.is_writing(chunk_stream) {
+            return Err(RelayError::Busy(chunk_stream));
         }
+        Ok(self.streams.get_mut(&chunk_stream).and_then(|stream| stream.partial.take()))
     }
 
     fn begin(&mut self, header: Header, out: &mut Vec<u8>) -> Result<(), RelayError> {
@@ -157,14 +154,19 @@ impl Writer {
         Ok(())
     }
 
-    /// Tells the far side of the end of a message that it has the beginning of.
+    /// Tells the far side of the end of a message that it has the beginning of, if possible where it looks for that.
     fn abort(&mut self, chunk_stream: u32, aborted: &Partial, out: &mut Vec<u8>) -> Result<(), RelayError> {
-        match aborted.written {
-            0 => Ok(()),
-            // Its own chunk stream cannot carry the news.
-            _ if chunk_stream == CONTROL_CHUNK_STREAM => Err(RelayError::Busy(chunk_stream)),
-            _ => self.write(&control_message(kind::ABORT, chunk_stream), out),
+        if aborted.written == 0 {
+            return Ok(());
         }
+        let free = CHUNK_STREAMS.into_iter().find(|id| *id != chunk_stream && !self.is_writing(*id));
+        let news = control_message(kind::ABORT, chunk_stream);
+        self.write(&Message { chunk_stream: free.unwrap_or(CONTROL_CHUNK_STREAM), ..news }, out)
+    }
+
+    fn is_writing(&self, chunk_stream: u32) -> bool {
+        let partial = self.streams.get(&chunk_stream).and_then(|stream| stream.partial.as_ref());
+        partial.is_some_and(|partial| partial.written > 0)
     }
 
     fn forget(&mut self, chunk_stream: u32) -> Option<Partial> {
@@ -230,6 +232,17 @@ fn control_message(kind: u8, value: u32) -> Message {
         stream: CONTROL_STREAM,
         payload: value.to_be_bytes().to_vec(),
     }
+}
+
+/// Whether there is a way to write the header.
+fn check(header: &Header) -> Result<(), RelayError> {
+    if !CHUNK_STREAMS.contains(&header.chunk_stream) {
+        return Err(RelayError::ChunkStream(header.chunk_stream));
+    }
+    if header.state.length > MAX_MESSAGE_LENGTH {
+        return Err(RelayError::MessageLength(header.length()));
+    }
+    Ok(())
 }
 
 fn check_chunk_size(message: &Message) -> Result<(), RelayError> {

@@ -21,10 +21,21 @@ struct Script {
     reads: Vec<usize>,
     /// Whether a message is swallowed, in turn.
     swallowed: Vec<bool>,
-    /// Messages of its own, each after a number of pieces.
-    injected: Vec<(usize, Message)>,
+    /// Messages of its own: after how many pieces, on which chunk stream, and how they differ from the last one there.
+    injected: Vec<(usize, u32, Twist)>,
+    /// The chunk size that it sets at first.
+    chunk_size: Option<u32>,
     /// Which of the opportunities to join it takes.
     join: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Twist {
+    Nothing,
+    Timestamp,
+    Length,
+    Kind,
+    Stream,
 }
 
 /// Relays messages until it may join, and bytes from then on.
@@ -61,7 +72,22 @@ impl Relay {
         self.expected.extend(self.assembler.push(piece).unwrap());
     }
 
-    fn inject(&mut self, message: &Message) {
+    /// Writes a message of its own like the last one that came, but for one thing.
+    fn inject(&mut self, chunk_stream: u32, twist: Twist) {
+        let state = self.reader.state(chunk_stream).copied().unwrap_or(State::full(0, 40, kind::VIDEO, 0));
+        let mut length = state.length as usize;
+        let State { mut timestamp, mut kind, mut stream, .. } = state;
+        match twist {
+            Twist::Nothing => {}
+            Twist::Timestamp => timestamp ^= 1,
+            Twist::Length => length ^= 1,
+            Twist::Kind => kind = kind::DATA_AMF0,
+            Twist::Stream => stream ^= 1,
+        }
+        self.write(&Message { chunk_stream, timestamp, kind, stream, payload: vec![0; length] });
+    }
+
+    fn write(&mut self, message: &Message) {
         if self.writer.write(message, &mut self.out).is_ok() {
             self.expected.push(message.clone());
         }
@@ -79,8 +105,8 @@ impl Relay {
                     self.relay(&piece);
                 }
                 self.finished += usize::from(piece.ends());
-                let due = script.injected.iter().filter(|(when, _)| *when == pieces);
-                due.for_each(|(_, message)| self.inject(message));
+                let due = script.injected.iter().filter(|(when, ..)| *when == pieces);
+                due.for_each(|(_, chunk_stream, twist)| self.inject(*chunk_stream, *twist));
                 pieces += 1;
                 if may_join(&self.reader, &self.writer) && self.take(script.join) {
                     self.joined = true;
@@ -111,6 +137,15 @@ impl Script {
 fn hold(script: &Script, may_join: Rule) -> Result<Relay, TestCaseError> {
     let source = Encoder::run(&script.steps, script.terse);
     let mut relay = Relay::new();
+    if let Some(size) = script.chunk_size {
+        relay.write(&Message {
+            chunk_stream: 2,
+            timestamp: 0,
+            kind: kind::SET_CHUNK_SIZE,
+            stream: 0,
+            payload: size.to_be_bytes().to_vec(),
+        });
+    }
     relay.run(script, &source.bytes, may_join);
     let mut expected = relay.expected.clone();
     if relay.joined {
@@ -129,31 +164,97 @@ fn by_the_rule(reader: &Reader, writer: &Writer) -> bool {
 }
 
 fn scripts() -> impl Strategy<Value = Script> {
-    let swallowed = prop_oneof![Just(vec![]), prop::collection::vec(prop::bool::weighted(0.2), 1..9),];
-    let message = (prop::sample::select(vec![2, 3, 4, 6]), 0..3_u32, 0..300_usize, 0..2_u32);
-    let message = message.prop_map(|(chunk_stream, timestamp, length, stream)| Message {
-        chunk_stream,
-        timestamp: timestamp * 0x00FF_FFF0,
-        kind: kind::COMMAND_AMF0,
-        stream,
-        payload: vec![0xAB; length],
-    });
-    let injected = prop::collection::vec((0..60_usize, message), 0..4);
+    let swallowed = prop_oneof![Just(vec![]), prop::collection::vec(prop::bool::weighted(0.2), 1..9)];
+    let twists = [Twist::Nothing, Twist::Timestamp, Twist::Length, Twist::Kind, Twist::Stream];
+    let twist = prop::sample::select(twists.to_vec());
+    let injected = prop::collection::vec((0..20_usize, prop::sample::select(vec![2, 3, 4, 6]), twist), 0..4);
     let reads = prop::collection::vec(1..400_usize, 1..6);
-    (reference::steps(), any::<bool>(), reads, swallowed, injected, 0..12_usize).prop_map(
-        |(steps, terse, reads, swallowed, injected, join)| Script {
+    let chunk_size = prop::option::weighted(0.2, 128..400_u32);
+    (reference::steps(), any::<bool>(), reads, swallowed, injected, chunk_size, 0..12_usize).prop_map(
+        |(steps, terse, reads, swallowed, injected, chunk_size, join)| Script {
             steps,
             terse,
             reads,
             swallowed,
             injected,
+            chunk_size,
             join,
         },
     )
 }
 
+#[test]
+fn every_difference_between_the_sides_is_an_obstacle() {
+    // Timestamp 20, then a delta of 20.
+    let source = reference::hex("04 000014 000002 09 01000000 aaaa  84 000014 bbbb");
+    let last = |timestamp, kind, stream, length| Message {
+        chunk_stream: 4,
+        timestamp,
+        kind,
+        stream,
+        payload: vec![0; length],
+    };
+    for (ours, other, obstacle) in [
+        (last(40, 9, 1, 2), None, Some(4)),
+        (last(20, 9, 1, 2), None, Some(4)),
+        (last(20, 9, 1, 2), Some("84 000014 cccc"), None),
+        (last(21, 9, 1, 2), Some("84 000014 cccc"), Some(4)),
+        (last(20, 8, 1, 2), Some("84 000014 cccc"), Some(4)),
+        (last(20, 9, 2, 2), Some("84 000014 cccc"), Some(4)),
+        (last(20, 9, 1, 3), Some("84 000014 cccccc"), Some(4)),
+        (Message { chunk_stream: 5, ..last(1, 9, 0, 2) }, None, Some(4)),
+    ] {
+        let mut writer = writer_after(&ours, other);
+        let (mut reader, mut input) = (Reader::new(LIMITS), &source[..]);
+        while reader.read(&mut input).unwrap().is_some() {}
+        let expected = obstacle.map_or(Ok(()), |id| Err(Obstacle::State(id)));
+        assert_eq!(check(&reader, &writer), expected, "{ours:?} {other:?}");
+
+        writer.set_chunk_size(129, &mut vec![]).unwrap();
+        assert_eq!(check(&reader, &writer), Err(Obstacle::ChunkSize { read: 128, written: 129 }));
+    }
+}
+
+#[test]
+fn an_unfinished_message_is_an_obstacle() {
+    let bytes = reference::hex("04 000000 000002 09 01000000 aabb");
+    let (mut reader, mut writer, mut out) = (Reader::new(LIMITS), Writer::new(LIMITS), vec![]);
+    let (mut first, mut second) = bytes.split_at(13);
+    let piece = reader.read(&mut first).unwrap().unwrap();
+    assert_eq!(check(&reader, &writer), Err(Obstacle::Reading(4)));
+    writer.relay(&piece, &mut out).unwrap();
+    let piece = reader.read(&mut second).unwrap().unwrap();
+    assert_eq!(check(&reader, &writer), Err(Obstacle::Writing(4)));
+    writer.relay(&piece, &mut out).unwrap();
+    assert_eq!(check(&reader, &writer), Ok(()));
+}
+
+#[test]
+fn a_chunk_stream_that_is_ours_alone_counts_from_zero() {
+    let reader = Reader::new(LIMITS);
+    for (timestamp, stream, expected) in [(0, 0, Ok(())), (1, 0, Err(3)), (0, 1, Err(3))] {
+        let ours =
+            Message { chunk_stream: 3, timestamp, kind: kind::COMMAND_AMF0, stream, payload: vec![0; 9] };
+        let mut writer = Writer::new(LIMITS);
+        writer.write(&ours, &mut vec![]).unwrap();
+        assert_eq!(check(&reader, &writer), expected.map_err(Obstacle::State));
+    }
+}
+
+/// A writer that wrote a message of ours and relayed one with a header of type 2 after it.
+fn writer_after(ours: &Message, relayed: Option<&str>) -> Writer {
+    let (mut writer, mut out) = (Writer::new(LIMITS), vec![]);
+    writer.write(ours, &mut out).unwrap();
+    out.extend(reference::hex(relayed.unwrap_or_default()));
+    let (mut reader, mut input, mut writer) = (Reader::new(LIMITS), &out[..], Writer::new(LIMITS));
+    while let Some(piece) = reader.read(&mut input).unwrap() {
+        writer.relay(&piece, &mut vec![]).unwrap();
+    }
+    writer
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(4000))]
 
     #[test]
     fn the_far_side_understands_what_a_relay_sends_that_joins_by_the_rule(script in scripts()) {

@@ -109,13 +109,16 @@ fn a_message_of_our_own_goes_before_one_of_which_nothing_is_written() {
 
 #[test]
 fn a_message_that_another_takes_the_place_of_is_aborted() {
-    let (mut writer, mut out) = (Writer::new(LIMITS), vec![]);
-    let (given_up, other) = (header(&message(4, 0, &[3; 200])), message(4, 1, &[4]));
-    writer.relay(&Piece { header: given_up, offset: 0, bytes: &[3; 150] }, &mut out).unwrap();
-    writer.relay(&Piece { header: header(&other), offset: 0, bytes: &other.payload }, &mut out).unwrap();
-    let understood = reference::decode(&out).unwrap();
-    assert_eq!((understood[0].kind, &understood[0].payload[..]), (kind::ABORT, &[0, 0, 0, 4][..]));
-    assert_eq!(understood[1..], [other]);
+    for chunk_stream in [2, 4] {
+        let (mut writer, mut out) = (Writer::new(LIMITS), vec![]);
+        let (given_up, other) = (message(chunk_stream, 0, &[3; 200]), message(chunk_stream, 1, &[4]));
+        writer.relay(&Piece { header: header(&given_up), offset: 0, bytes: &[3; 150] }, &mut out).unwrap();
+        writer.relay(&Piece { header: header(&other), offset: 0, bytes: &other.payload }, &mut out).unwrap();
+        let understood = reference::decode(&out).unwrap();
+        let abort = (kind::ABORT, &[0, 0, 0, chunk_stream as u8][..]);
+        assert_eq!((understood[0].kind, &understood[0].payload[..]), abort);
+        assert_eq!(understood[1..], [other]);
+    }
 }
 
 #[test]
