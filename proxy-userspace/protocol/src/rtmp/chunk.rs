@@ -52,7 +52,8 @@ pub struct Limits {
     pub message_length: u32,
     /// The number of chunk streams.
     pub chunk_streams: usize,
-    /// The bytes that an [`Assembler`] or a [`Writer`] keeps of messages that are not whole.
+    /// The bytes that an [`Assembler`] or a [`Writer`] keeps of messages that are not whole, each of them. An assembler
+    /// makes no longer message than that, and a writer may need a chunk of each chunk stream.
     pub held: usize,
 }
 

@@ -8,7 +8,7 @@
 //! What a peer makes of what we sent is its affair: real clients send anything as C2, and it is not looked at.
 //!
 //! Both sides take their input off a slice and leave there what follows the handshake. What is too short to be
-//! taken stays there too, at most 1537 bytes, and must be the beginning of the next input.
+//! taken stays there too, at most 1535 bytes, and must be the beginning of the next input.
 
 mod client;
 mod digest;

@@ -138,6 +138,21 @@ fn a_peer_cannot_exceed_the_limits() {
 }
 
 #[test]
+fn an_assembler_has_room_again_after_a_message() {
+    let mut assembler = Assembler::new(Limits { held: 256, ..LIMITS });
+    let part = |id| format!("{id:02x} 000000 000100 09 01000000 {}", "88".repeat(128));
+    let abort = "02 000000 000004 02 00000000 00000004";
+    let end = format!("c5 {}", "88".repeat(128));
+    let bytes = hex(&[part(4).as_str(), abort, &part(5), &end, &part(6)].concat());
+    let mut whole = vec![];
+    read_with(&bytes, &[usize::MAX], |piece| {
+        let message = assembler.push(piece).unwrap_or_else(|_| panic!("{}", piece.header.chunk_stream));
+        whole.extend(message.map(|message| message.chunk_stream));
+    });
+    assert_eq!(whole, [2, 5]);
+}
+
+#[test]
 fn an_assembler_wants_every_piece() {
     let bytes = hex(&format!("04 000000 000100 09 01000000 {} c4 00", "77".repeat(128)));
     let mut pushed = vec![];

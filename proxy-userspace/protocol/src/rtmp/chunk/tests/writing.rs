@@ -84,6 +84,21 @@ fn no_more_is_held_than_the_limit() {
 }
 
 #[test]
+fn a_writer_has_room_again_after_a_message() {
+    let (mut writer, mut out) = (Writer::new(Limits { held: 150, ..LIMITS }), vec![]);
+    let whole = message(4, 0, &[5; 120]);
+    let abort = Message { kind: kind::ABORT, stream: 0, ..message(2, 0, &[0, 0, 0, 5]) };
+    for _ in 0..3 {
+        writer.relay(&Piece { header: header(&whole), offset: 0, bytes: &[5; 100] }, &mut out).unwrap();
+        writer.relay(&Piece { header: header(&whole), offset: 100, bytes: &[5; 20] }, &mut out).unwrap();
+        let given_up = header(&message(5, 0, &[6; 120]));
+        writer.relay(&Piece { header: given_up, offset: 0, bytes: &[6; 100] }, &mut out).unwrap();
+        writer.relay(&Piece { header: header(&abort), offset: 0, bytes: &abort.payload }, &mut out).unwrap();
+    }
+    assert_eq!((writer.unfinished(), reference::decode(&out).unwrap().len()), (None, 6));
+}
+
+#[test]
 fn a_message_goes_on_where_it_was() {
     let (mut writer, mut out) = (Writer::new(LIMITS), vec![]);
     let header = header(&message(4, 0, &[5; 1000]));
