@@ -177,14 +177,15 @@ impl StreamRules {
         if self.go_compatible {
             return go::url(&format!("{tc_url}/{stream}"));
         }
-        let tc_url = tc_url.replace("...vhost...", "?vhost=");
+        // SRS takes these out of names, so that a space that was pasted along makes no other stream.
+        let is_blank = |c: char| matches!(c, ' ' | '\t' | '\r' | '\n');
+        let tc_url = tc_url.replace("...vhost...", "?vhost=").replace(is_blank, "");
+        let stream = stream.replace(is_blank, "");
         let (address, connect_query) = split_query(&tc_url);
-        let (stream, stream_query) = split_query(stream);
+        let (stream, stream_query) = split_query(&stream);
         let (_scheme, address) = address.split_once("://").ok_or(StreamUrlError::NotAUrl)?;
         let (host, app) = address.split_once('/').unwrap_or((address, ""));
-        // Without a stream, SRS takes the last part of the app for one.
-        let (app, stream) =
-            if stream.is_empty() { app.rsplit_once('/').unwrap_or((app, "")) } else { (app, stream) };
+        let (app, stream) = if stream.is_empty() { unnamed(app, connect_query) } else { (app, stream) };
         self.key(&Address { host, app, stream, queries: [stream_query, connect_query] })
     }
 
@@ -237,6 +238,13 @@ fn value_or<'a>(query: &'a str, name: &str, default: &'a str) -> &'a str {
     query::value(query, name).filter(|value| !value.is_empty()).unwrap_or(default)
 }
 
+/// App and stream of a connect URL that has it all: the stream is the last part of the app, says SRS, or else follows
+/// the query.
+fn unnamed<'a>(app: &'a str, query: &'a str) -> (&'a str, &'a str) {
+    let in_query = || query.split_once('/').map(|(_query, stream)| (app, stream));
+    app.trim_end_matches('/').rsplit_once('/').or_else(in_query).unwrap_or((app, ""))
+}
+
 /// Splits an address from its query or fragment.
 fn split_query(address: &str) -> (&str, &str) {
     address.split_once(['?', '#']).unwrap_or((address, ""))
@@ -248,7 +256,9 @@ fn names(path: &str) -> impl Iterator<Item = &str> {
 }
 
 fn requested_vhost(query: &str) -> Option<Cow<'_, str>> {
-    let mut values = ["vhost", "domain"].into_iter().filter_map(|name| query::value(query, name));
+    let values = ["vhost", "domain"].into_iter().filter_map(|name| query::value(query, name));
+    // What follows a slash is the stream of a connect URL that has it all.
+    let mut values = values.map(|value| value.split_once('/').map_or(value, |(vhost, _stream)| vhost));
     let vhost = query::percent_decode(values.find(|value| !value.is_empty())?);
     (vhost != DEFAULT_VHOST).then_some(vhost)
 }

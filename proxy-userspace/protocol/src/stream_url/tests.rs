@@ -20,6 +20,11 @@ const DEFAULT_VHOST_CALLS: &[(&str, Call)] = &[
     ("RTMP with _definst_", |r| r.rtmp("rtmp://1.2.3.4/live/_definst_", "s1")),
     ("RTMP with credentials", |r| r.rtmp("rtmp://user:p@1.2.3.4/live", "s1")),
     ("RTMP with all in the connect URL", |r| r.rtmp("rtmp://1.2.3.4/live/s1", "")),
+    ("RTMP with all in the connect URL, the stream after the query", |r| {
+        r.rtmp("rtmp://1.2.3.4/live?token=x/s1", "")
+    }),
+    ("RTMP with all in the connect URL and a slash", |r| r.rtmp("rtmp://1.2.3.4/live/s1/", "")),
+    ("RTMP with blanks", |r| r.rtmp("rtmp://1.2.3.4/live ", " s1\r\n")),
     ("RTMP without an app", |r| r.rtmp("rtmp://1.2.3.4", "s1")),
     ("FLV by domain", |r| r.http(Some("unlisted.example.com:18080"), "/live/s1.flv", None)),
     ("FLV by domain on port 80", |r| r.http(Some("unlisted.example.com"), "/live/s1.flv", None)),
@@ -57,6 +62,9 @@ const LISTED_VHOST_CALLS: &[(&str, Call)] = &[
     ("RTMP by vhost after the stream", |r| r.rtmp("rtmp://1.2.3.4/live", "s1?token=x&vhost=cdn.example.com")),
     ("RTMP by ...vhost...", |r| r.rtmp("rtmp://1.2.3.4/live...vhost...cdn.example.com", "s1")),
     ("RTMP by vhost over domain", |r| r.rtmp("rtmp://unlisted.example.com/live?vhost=cdn.example.com", "s1")),
+    ("RTMP by vhost of an app with a slash", |r| r.rtmp("rtmp://1.2.3.4/live?vhost=cdn.example.com/", "s1")),
+    ("RTMP by vhost, the stream after it", |r| r.rtmp("rtmp://1.2.3.4/live?vhost=cdn.example.com/s1", "")),
+    ("RTMP by _definst_ and vhost", |r| r.rtmp("rtmp://1.2.3.4/live/_definst_?vhost=cdn.example.com", "s1")),
     ("FLV by domain", |r| r.http(Some("cdn.example.com:18080"), "/live/s1.flv", None)),
     ("FLV by domain on port 80", |r| r.http(Some("cdn.example.com"), "/live/s1.flv", None)),
     ("FLV by vhost", |r| r.http(Some("1.2.3.4:18080"), "/live/s1.flv", Some("vhost=cdn.example.com"))),
