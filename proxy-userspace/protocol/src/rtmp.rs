@@ -7,6 +7,7 @@ pub mod chunk;
 pub mod handshake;
 pub mod join;
 pub mod amf0;
+pub mod control;
 pub mod message;
 
 pub use message::Message;
