@@ -7,8 +7,13 @@ pub mod chunk;
 pub mod handshake;
 pub mod join;
 pub mod amf0;
+pub mod command;
 pub mod control;
 pub mod message;
+pub mod request;
+
+#[cfg(test)]
+mod transcript;
 
 pub use message::Message;
 
