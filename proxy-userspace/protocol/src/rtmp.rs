@@ -7,6 +7,7 @@ pub mod chunk;
 pub mod handshake;
 pub mod join;
 pub mod amf0;
+pub mod client_session;
 pub mod command;
 pub mod control;
 pub mod message;
@@ -15,6 +16,7 @@ pub mod request;
 #[cfg(test)]
 mod transcript;
 
+pub use client_session::ClientSession;
 pub use message::Message;
 
 #[cfg(test)]
