@@ -11,6 +11,7 @@ pub mod client_session;
 pub mod command;
 pub mod control;
 pub mod message;
+pub mod origin_session;
 pub mod request;
 
 #[cfg(test)]
@@ -21,3 +22,4 @@ pub use message::Message;
 
 #[cfg(test)]
 mod reference;
+pub use origin_session::OriginSession;
