@@ -10,6 +10,7 @@ pub mod amf0;
 pub mod client_session;
 pub mod command;
 pub mod control;
+mod filler;
 pub mod message;
 pub mod origin_session;
 pub mod request;

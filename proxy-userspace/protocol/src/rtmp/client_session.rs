@@ -25,8 +25,9 @@ use super::{
     amf0::Value,
     command::{Command, CommandError},
     control::{Control, Event},
+    filler::Heads,
     message::{Message, kind},
-    request::{Connect, Play, Publish, PublishOrder, Refusal, Request, RequestError, Role},
+    request::{Asked, Connect, Play, Publish, PublishOrder, Refusal, Request, RequestError, Role},
 };
 
 /// The message stream that every `createStream` is answered with. SRS hands out no other one.
@@ -74,7 +75,7 @@ pub enum ClientEffect {
     /// The client has connected, and knows it.
     Connected(Connect),
     /// The client has named its stream: ask an origin.
-    Requested(Request),
+    Requested(Asked),
 }
 
 /// What both ends get once the origin has accepted.
@@ -91,6 +92,8 @@ pub struct Accepted {
 pub struct ClientSession {
     server: ServerName,
     window: Option<u32>,
+    /// Of what the origin does not get.
+    heads: Heads,
     state: State,
 }
 
@@ -104,8 +107,8 @@ enum State {
 impl ClientSession {
     /// A client that has shaken hands.
     #[must_use]
-    pub const fn new(server: ServerName) -> Self {
-        Self { server, window: None, state: State::Connect { messages: 0 } }
+    pub fn new(server: ServerName) -> Self {
+        Self { server, window: None, heads: Heads::default(), state: State::Connect { messages: 0 } }
     }
 
     /// What it waits for.
@@ -118,12 +121,6 @@ impl ClientSession {
         }
     }
 
-    /// After how many bytes the client wants an acknowledgement, if it has said so.
-    #[must_use]
-    pub const fn window(&self) -> Option<u32> {
-        self.window
-    }
-
     /// Takes the client's next message.
     ///
     /// After [`ClientEffect::Requested`] it is best not to read on until the origin has answered; what was read already
@@ -134,19 +131,9 @@ impl ClientSession {
     /// Fails if the client cannot be served; the connection is to be closed.
     pub fn apply(&mut self, message: Message) -> Result<Vec<ClientEffect>, ClientFault> {
         match &mut self.state {
-            State::Connect { messages } => {
-                count(messages)?;
-                match Control::parse(&message) {
-                    Ok(control) => Ok(self.control(&control)),
-                    Err(_) => self.connect(&message),
-                }
-            }
-            State::Request { messages, .. } => {
-                count(messages)?;
-                match Control::parse(&message) {
-                    Ok(control) => Ok(self.control(&control)),
-                    Err(_) => self.request(&message),
-                }
+            State::Connect { messages } | State::Request { messages, .. } => {
+                *messages += 1;
+                if *messages > MAX_MESSAGES { Err(ClientFault::TooMany) } else { self.serve(message) }
             }
             State::Origin { held, held_bytes, .. } => {
                 hold(message, held, held_bytes)?;
@@ -179,6 +166,28 @@ impl ClientSession {
         }
     }
 
+    fn serve(&mut self, message: Message) -> Result<Vec<ClientEffect>, ClientFault> {
+        if let Ok(control) = Control::parse(&message) {
+            self.heads.note(&message);
+            return Ok(self.control(&control));
+        }
+        let command = match message.kind {
+            kind::COMMAND_AMF0 | kind::COMMAND_AMF3 => Some(Command::parse(&message)?),
+            _ => None,
+        };
+        if let (Some(command), State::Request { order, buffer, .. }) = (&command, &self.state)
+            && let Some(request) = request(command, *order, *buffer)?
+        {
+            return Ok(vec![self.requested(request, message)]);
+        }
+        self.heads.note(&message);
+        match (command, &mut self.state) {
+            (Some(command), State::Connect { .. }) => self.connect(command),
+            (Some(command), State::Request { order, .. }) => Ok(answer(&command, order)),
+            (_, State::Connect { .. } | State::Request { .. } | State::Origin { .. }) => Ok(Vec::new()),
+        }
+    }
+
     /// Events of a stream and the like are of no concern before there is one.
     fn control(&mut self, control: &Control) -> Vec<ClientEffect> {
         match control {
@@ -203,8 +212,7 @@ impl ClientSession {
         }
     }
 
-    fn connect(&mut self, message: &Message) -> Result<Vec<ClientEffect>, ClientFault> {
-        let Some(command) = command(message)? else { return Ok(Vec::new()) };
+    fn connect(&mut self, command: Command) -> Result<Vec<ClientEffect>, ClientFault> {
         if command.name != "connect" {
             return Ok(Vec::new());
         }
@@ -215,53 +223,42 @@ impl ClientSession {
         Ok(answers.chain([ClientEffect::Connected(connect)]).collect())
     }
 
-    fn request(&mut self, message: &Message) -> Result<Vec<ClientEffect>, ClientFault> {
-        let State::Request { order, buffer, .. } = &mut self.state else { return Ok(Vec::new()) };
-        let Some(command) = command(message)? else { return Ok(Vec::new()) };
-        match command.name.as_bytes() {
-            b"publish" => {
-                let request = Request::Publish(Publish::new(&command, *order)?);
-                Ok(self.requested(request))
-            }
-            b"play" => {
-                let request = Request::Play(Play::new(&command, *buffer)?);
-                Ok(self.requested(request))
-            }
-            b"releaseStream" | b"FCPublish" | b"FCUnpublish" => {
-                *order = PublishOrder::Fmle;
-                // GStreamer's have transaction 0 and are answered all the same.
-                Ok(vec![answer(&command, Value::Undefined)])
-            }
-            b"createStream" => Ok(vec![answer(&command, f64::from(STREAM).into())]),
-            // A live stream has no length; ffmpeg takes anything else than a number for a mistake.
-            b"getStreamLength" => Ok(vec![answer(&command, 0.0.into())]),
-            b"connect" | b"_result" | b"_error" => Ok(Vec::new()),
-            _ if command.expects_answer() => Ok(vec![answer(&command, Value::Null)]),
-            _ => Ok(Vec::new()),
-        }
-    }
-
-    fn requested(&mut self, request: Request) -> Vec<ClientEffect> {
+    fn requested(&mut self, request: Request, message: Message) -> ClientEffect {
         self.state = State::Origin { role: request.role(), held: Vec::new(), held_bytes: 0 };
-        vec![ClientEffect::Requested(request)]
+        let fillers = self.heads.fillers(std::slice::from_ref(&message));
+        ClientEffect::Requested(Asked { request, message, fillers, window: self.window })
     }
 }
 
-const fn count(messages: &mut usize) -> Result<(), ClientFault> {
-    *messages += 1;
-    if *messages > MAX_MESSAGES { Err(ClientFault::TooMany) } else { Ok(()) }
-}
-
-/// The command in a message; nothing if the message is of another kind.
-fn command(message: &Message) -> Result<Option<Command>, CommandError> {
-    match message.kind {
-        kind::COMMAND_AMF0 | kind::COMMAND_AMF3 => Command::parse(message).map(Some),
+/// The request that a command is, if it is one.
+fn request(
+    command: &Command,
+    order: PublishOrder,
+    buffer: Option<u32>,
+) -> Result<Option<Request>, RequestError> {
+    match command.name.as_bytes() {
+        b"publish" => Publish::new(command, order).map(|publish| Some(Request::Publish(publish))),
+        b"play" => Play::new(command, buffer).map(|play| Some(Request::Play(play))),
         _ => Ok(None),
     }
 }
 
-fn answer(command: &Command, answer: Value) -> ClientEffect {
-    ClientEffect::Send(Command::result(command.transaction, Value::Null, answer).to_message())
+/// The answer to any other command, and what it tells about the request to come.
+fn answer(command: &Command, order: &mut PublishOrder) -> Vec<ClientEffect> {
+    let answer = match command.name.as_bytes() {
+        b"releaseStream" | b"FCPublish" | b"FCUnpublish" => {
+            *order = PublishOrder::Fmle;
+            // GStreamer's have transaction 0 and are answered all the same.
+            Value::Undefined
+        }
+        b"createStream" => f64::from(STREAM).into(),
+        // A live stream has no length; ffmpeg takes anything else than a number for a mistake.
+        b"getStreamLength" => 0.0.into(),
+        b"connect" | b"_result" | b"_error" => return Vec::new(),
+        _ if command.expects_answer() => Value::Null,
+        _ => return Vec::new(),
+    };
+    vec![ClientEffect::Send(Command::result(command.transaction, Value::Null, answer).to_message())]
 }
 
 /// Keeps what the origin is to get once it has accepted.

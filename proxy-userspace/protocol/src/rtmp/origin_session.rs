@@ -7,9 +7,9 @@
 //!    └──────────────────────┴──── redirected ──────┴────────────────────┘
 //! ```
 //!
-//! The client's own connect command goes to the origin whole, with its arguments and every property, and so do the
-//! stream's name with its query, the type of a publisher and start, duration and reset of a player. Only the
-//! transaction ids are ours.
+//! The client's own connect command goes to the origin whole, with its arguments and every property, and its `publish`
+//! or `play` as it came. What is in between is ours; [`Asked::fillers`] hide that from the client's later chunks, and
+//! fillers in [`OriginEffect::Started`] hide from the origin's what the client did not get.
 //!
 //! What the origin says to its client is kept until it has accepted, so that a client of which the origin thinks better
 //! has been told nothing: SRS says `onFCPublish` before it finds that the stream is busy, and then closes. From
@@ -26,25 +26,22 @@ use super::{
     client_session::{CHUNK_SIZE, MAX_HELD_BYTES, MAX_HELD_MESSAGES, STREAM, WINDOW},
     command::{Command, CommandError},
     control::{BandwidthLimit, Control, Event},
+    filler::Heads,
     message::{CONTROL_STREAM, Message, kind},
-    request::{Connect, Publish, PublishOrder, Refusal, Request, Role},
+    request::{Asked, Connect, Publish, PublishOrder, Refusal, Request, Role},
 };
 
 /// The chunk size of an end that has not said another one (RTMP 1.0, section 5.4.1).
 const INITIAL_CHUNK_SIZE: u32 = 128;
 /// How many messages an origin may send before it accepts.
 const MAX_MESSAGES: usize = 1024;
-/// The chunk stream on which SRS's own client speaks about a stream.
-const STREAM_CHUNK_STREAM: u32 = 5;
 
-/// Transaction ids. `publish` and `play` have none (RTMP 1.0, sections 7.2.2.1 and 7.2.2.6), so that no answer to them
-/// can be taken for one to a command of the client.
+/// Transaction ids of our commands.
 mod transaction {
     pub(super) const CONNECT: f64 = 1.0;
     pub(super) const RELEASE_STREAM: f64 = 2.0;
     pub(super) const FC_PUBLISH: f64 = 3.0;
     pub(super) const CREATE_STREAM: f64 = 4.0;
-    pub(super) const START: f64 = 0.0;
 }
 
 /// Why an origin is not talked to further. It is to be replaced, not blamed on the client.
@@ -98,20 +95,13 @@ pub enum OriginEffect {
     Refused(Refusal),
 }
 
-/// What is known of the client's connection when an origin is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ClientLeg {
-    /// The size of the chunks that the client sends at present.
-    pub chunk_size: Option<u32>,
-    /// After how many bytes it wants an acknowledgement.
-    pub window: Option<u32>,
-}
-
 /// An origin while it is asked for a stream.
 #[derive(Debug)]
 pub struct OriginSession {
-    request: Request,
+    asked: Asked,
     step: OriginStep,
+    /// Of what the client does not get.
+    heads: Heads,
     /// Before the stream has started.
     messages: usize,
     held: Vec<Message>,
@@ -123,19 +113,20 @@ pub struct OriginSession {
 impl OriginSession {
     /// Begins to ask; the messages are to be written once hands are shaken.
     ///
-    /// `leg` lets the client's bytes be joined to this connection later: the sizes are those of the client.
+    /// `chunk_size` is that of the chunks which the client sends at present.
     #[must_use]
-    pub fn start(connect: &Connect, request: Request, leg: ClientLeg) -> (Self, Vec<Message>) {
+    pub fn start(connect: &Connect, asked: Asked, chunk_size: u32) -> (Self, Vec<Message>) {
         let command = Command { transaction: transaction::CONNECT, ..connect.command().clone() };
-        let window = leg.window.unwrap_or(WINDOW);
+        let window = asked.window.unwrap_or(WINDOW);
         let mut messages =
             vec![command.to_message(), Control::WindowAcknowledgementSize(window).to_message()];
-        if let Some(size) = leg.chunk_size.filter(|size| *size != INITIAL_CHUNK_SIZE) {
-            messages.push(Control::SetChunkSize(size).to_message());
+        if chunk_size != INITIAL_CHUNK_SIZE {
+            messages.push(Control::SetChunkSize(chunk_size).to_message());
         }
         let session = Self {
-            request,
+            asked,
             step: OriginStep::Connect,
+            heads: Heads::default(),
             messages: 0,
             held: Vec::new(),
             held_bytes: 0,
@@ -167,7 +158,7 @@ impl OriginSession {
     /// The origin has closed the connection before it accepted: why, as far as one can tell.
     #[must_use]
     pub fn closed(&self) -> Refusal {
-        let description = match (self.step, self.request.role()) {
+        let description = match (self.step, self.asked.request.role()) {
             (OriginStep::Connect, _) => "origin closed the connection",
             (OriginStep::CreateStream, _) => "origin refused the connection",
             // SRS closes without a word when the stream is busy, and when a hook, a referer or an address is refused.
@@ -198,14 +189,15 @@ impl OriginSession {
             return Ok(vec![self.ended(verdict)]);
         }
         if command.name == "_result" {
+            self.heads.note(&message);
             return self.result(command);
         }
         let is_early = message.stream == CONTROL_STREAM && self.step != OriginStep::Start;
         if is_early || command.name == "onBWDone" {
             // It is about this connection; the client has had its own.
-            return Ok(Vec::new());
+            return Ok(self.keep_from_client(&message));
         }
-        let starts = verdict::starts(command, self.request.role());
+        let starts = verdict::starts(command, self.asked.request.role());
         self.hold(message)?;
         Ok(if starts { vec![self.started()] } else { Vec::new() })
     }
@@ -228,7 +220,7 @@ impl OriginSession {
     /// SRS answers `releaseStream` and `FCPublish`, others do not; so nobody waits for these.
     fn create_stream(&self) -> Vec<Message> {
         let create = Command::new("createStream", transaction::CREATE_STREAM, Vec::new());
-        let Request::Publish(Publish { name, order: PublishOrder::Fmle, .. }) = &self.request else {
+        let Request::Publish(Publish { name, order: PublishOrder::Fmle, .. }) = &self.asked.request else {
             return vec![create.to_message()];
         };
         let release = Command::new("releaseStream", transaction::RELEASE_STREAM, vec![name.clone().into()]);
@@ -236,25 +228,22 @@ impl OriginSession {
         vec![release.to_message(), publish.to_message(), create.to_message()]
     }
 
+    /// The fillers go first, since a Flash publisher's stream would end at a command after its `publish`.
     fn start_stream(&self) -> Vec<Message> {
-        match &self.request {
-            Request::Publish(publish) => {
-                vec![publish.to_command(transaction::START).to_message_on(STREAM, STREAM_CHUNK_STREAM)]
-            }
-            Request::Play(play) => {
-                let command = play.to_command(transaction::START).to_message_on(STREAM, STREAM_CHUNK_STREAM);
-                let buffer =
-                    play.buffer.map(|milliseconds| Event::SetBufferLength { stream: STREAM, milliseconds });
-                let buffer = buffer.map(|event| Control::UserControl(event).to_message());
-                [Some(command), buffer].into_iter().flatten().collect()
-            }
-        }
+        let buffer = match &self.asked.request {
+            Request::Play(play) => play.buffer,
+            Request::Publish(_) => None,
+        };
+        let buffer = buffer.map(|milliseconds| Event::SetBufferLength { stream: STREAM, milliseconds });
+        let buffer = buffer.map(|event| Control::UserControl(event).to_message());
+        let fillers = self.asked.fillers.iter().cloned();
+        buffer.into_iter().chain(fillers).chain([self.asked.message.clone()]).collect()
     }
 
     /// Media before a start is a start; a publisher's origin sends none.
     fn media(&mut self, message: Message) -> Result<Vec<OriginEffect>, OriginFault> {
-        if self.step != OriginStep::Start || self.request.role() != Role::Player {
-            return Ok(Vec::new());
+        if self.step != OriginStep::Start || self.asked.request.role() != Role::Player {
+            return Ok(self.keep_from_client(&message));
         }
         self.hold(message)?;
         let started = self.started();
@@ -263,19 +252,26 @@ impl OriginSession {
     }
 
     fn control(&mut self, message: Message) -> Result<Vec<OriginEffect>, OriginFault> {
-        match Control::parse(&message) {
+        let is_news = match Control::parse(&message) {
             Ok(Control::UserControl(Event::PingRequest { timestamp })) => {
+                self.heads.note(&message);
                 let answer = Control::UserControl(Event::PingResponse { timestamp });
                 return Ok(vec![OriginEffect::Send(answer.to_message())]);
             }
-            Ok(control) if !self.is_news(&control) => return Ok(Vec::new()),
-            Ok(_) => {}
+            Ok(control) => self.is_news(&control),
             // Data, shared objects and what nobody knows come with a stream or not at all.
-            Err(_) if self.step != OriginStep::Start => return Ok(Vec::new()),
-            Err(_) => {}
+            Err(_) => self.step == OriginStep::Start,
+        };
+        if !is_news {
+            return Ok(self.keep_from_client(&message));
         }
         self.hold(message)?;
         Ok(Vec::new())
+    }
+
+    fn keep_from_client(&mut self, message: &Message) -> Vec<OriginEffect> {
+        self.heads.note(message);
+        Vec::new()
     }
 
     /// Whether the client must be told. What it was told in the name of the origin is no news.
@@ -304,11 +300,13 @@ impl OriginSession {
     }
 
     fn started(&mut self) -> OriginEffect {
-        self.step = match self.request.role() {
+        self.step = match self.asked.request.role() {
             Role::Publisher(_) => OriginStep::Flowing,
             Role::Player => OriginStep::Started,
         };
-        OriginEffect::Started(std::mem::take(&mut self.held))
+        let mut said = std::mem::take(&mut self.held);
+        said.extend(self.heads.fillers(&said));
+        OriginEffect::Started(said)
     }
 
     fn wait_for_media(&mut self, message: Message) -> Vec<OriginEffect> {

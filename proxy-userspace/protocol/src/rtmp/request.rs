@@ -5,6 +5,7 @@ use thiserror::Error;
 use super::{
     amf0::{Text, Value},
     command::Command,
+    message::Message,
 };
 use crate::stream_url::{StreamKey, StreamRules, StreamUrlError};
 
@@ -111,12 +112,6 @@ impl Publish {
         };
         Ok(Self { name: stream_name(command)?, publish_type, order })
     }
-
-    pub(super) fn to_command(&self, transaction: f64) -> Command {
-        let publish_type = self.publish_type.clone().map(Value::from);
-        let args = [Some(Value::from(self.name.clone())), publish_type].into_iter().flatten().collect();
-        Command::new("publish", transaction, args)
-    }
 }
 
 /// A stream to be played.
@@ -148,16 +143,6 @@ impl Play {
         };
         Ok(Self { name: stream_name(command)?, start: number(1)?, duration: number(2)?, reset, buffer })
     }
-
-    /// The command; an argument that is missing before one that is not is what SRS takes it for.
-    pub(super) fn to_command(&self, transaction: f64) -> Command {
-        let after_start = self.duration.is_some() || self.reset.is_some();
-        let start = self.start.or(after_start.then_some(-2.0));
-        let duration = self.duration.or(self.reset.map(|_| -1.0));
-        let optional = [start.map(Value::from), duration.map(Value::from), self.reset.map(Value::from)];
-        let args = [Some(Value::from(self.name.clone()))].into_iter().chain(optional).flatten().collect();
-        Command::new("play", transaction, args)
-    }
 }
 
 /// What a client wants of a stream.
@@ -187,6 +172,20 @@ impl Request {
             Self::Play(_) => Role::Player,
         }
     }
+}
+
+/// A request and what else an origin has to be told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Asked {
+    /// What the client wants.
+    pub request: Request,
+    /// Its command as it came, which the origin gets as it is.
+    pub message: Message,
+    /// What the origin gets before it in place of the messages that were for the proxy, so that the client's later
+    /// chunks mean the same to the origin.
+    pub fillers: Vec<Message>,
+    /// After how many bytes the client wants an acknowledgement, if it has said so.
+    pub window: Option<u32>,
 }
 
 /// What a client is to its stream.

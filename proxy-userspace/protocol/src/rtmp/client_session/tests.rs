@@ -140,14 +140,24 @@ fn nothing_but_connect_counts_before_it() {
 }
 
 #[test]
-fn pings_are_answered_and_windows_are_noted() {
+fn pings_are_answered() {
     let mut session = connected();
     let event = |event| Control::UserControl(event).to_message();
     let answers = sent(apply(&mut session, event(Event::PingRequest { timestamp: 77 })));
     assert_eq!(answers, [event(Event::PingResponse { timestamp: 77 })]);
-    assert_eq!(session.window(), None);
+}
+
+#[test]
+fn the_origin_gets_the_request_as_it_came_and_what_stands_for_the_rest() {
+    let mut session = connected();
     apply(&mut session, Control::WindowAcknowledgementSize(5000).to_message());
-    assert_eq!(session.window(), Some(5000));
+    apply(&mut session, command("createStream", 2.0, &[]));
+    let play = Message { chunk_stream: 8, ..command("play", 4.0, &["s1"]) };
+    let effects = apply(&mut session, play.clone());
+    let [ClientEffect::Requested(asked)] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!((&asked.message, asked.window), (&play, Some(5000)));
+    let heads: Vec<_> = asked.fillers.iter().map(|m| (m.chunk_stream, m.kind, m.payload.len())).collect();
+    assert_eq!(heads, [(2, kind::WINDOW_ACKNOWLEDGEMENT_SIZE, 4), (3, kind::COMMAND_AMF0, 25)]);
 }
 
 #[test]
@@ -345,7 +355,7 @@ fn requested(transcript: &str) -> Request {
 
 fn request(effects: Vec<ClientEffect>) -> Request {
     let mut requests = effects.into_iter().filter_map(|effect| match effect {
-        ClientEffect::Requested(request) => Some(request),
+        ClientEffect::Requested(asked) => Some(asked.request),
         ClientEffect::Send(_) | ClientEffect::Connected(_) => None,
     });
     let request = requests.next().expect("a stream is asked for");

@@ -12,12 +12,11 @@ fn real_publishers_are_published_at_srs() {
     for (name, transcript) in PUBLISHERS {
         let outcome = replay(transcript);
         let names: Vec<_> = outcome.to_origin.iter().map(name_of).collect();
-        assert_eq!(names[..2], ["connect", ""], "{name}");
-        let asked = ["releaseStream", "FCPublish", "createStream", "publish"];
-        let commands: Vec<_> = names.into_iter().filter(|name| !name.is_empty()).skip(1).collect();
-        assert_eq!(commands[..4], asked, "{name}");
+        let asked = ["connect", "", "releaseStream", "FCPublish", "createStream"];
+        assert_eq!(names[..5], asked, "{name}");
+        assert_eq!(names.last().unwrap(), "publish", "{name}");
         assert_eq!(outcome.session.step(), OriginStep::Flowing, "{name}");
-        assert_eq!(outcome.to_client, after_result(transcript), "{name}");
+        assert_eq!(outcome.told(), after_result(transcript), "{name}");
     }
 }
 
@@ -25,10 +24,10 @@ fn real_publishers_are_published_at_srs() {
 fn real_players_play_from_srs() {
     for (name, transcript) in PLAYERS {
         let outcome = replay(transcript);
-        let commands: Vec<_> =
-            outcome.to_origin.iter().map(name_of).filter(|name| !name.is_empty()).collect();
-        assert_eq!(commands[..3], ["connect", "createStream", "play"], "{name}");
-        assert_eq!(outcome.to_client, after_result(transcript), "{name}");
+        let names: Vec<_> = outcome.to_origin.iter().map(name_of).collect();
+        assert_eq!(names[..3], ["connect", "", "createStream"], "{name}");
+        assert_eq!(names.last().unwrap(), "play", "{name}");
+        assert_eq!(outcome.told(), after_result(transcript), "{name}");
         let has_media =
             transcript::of(From::Server, transcript).iter().any(|message| message.kind == kind::AUDIO);
         let step = if has_media { OriginStep::Flowing } else { OriginStep::Started };
@@ -43,7 +42,7 @@ fn the_origin_gets_what_the_client_said() {
         let outcome = replay(transcript);
         assert_eq!(outcome.to_origin[0].payload, said[0].payload, "{name}: connect");
         assert_eq!(outcome.to_origin[0].stream, CONTROL_STREAM, "{name}: connect");
-        for asked in ["releaseStream", "FCPublish", "publish", "play"] {
+        for asked in ["releaseStream", "FCPublish"] {
             let args = |messages: &[Message]| {
                 let named = messages.iter().filter_map(|message| Command::parse(message).ok());
                 named.filter(|command| command.name == asked).map(|command| command.args).collect::<Vec<_>>()
@@ -52,6 +51,7 @@ fn the_origin_gets_what_the_client_said() {
         }
         let after =
             said.iter().position(|message| ["publish", "play"].contains(&&*name_of(message))).unwrap();
+        assert_eq!(outcome.to_origin.last(), Some(&said[after]), "{name}: request");
         if outcome.session.step() == OriginStep::Flowing {
             assert_eq!(outcome.held, said[after + 1..], "{name}: what followed");
         }
@@ -59,17 +59,59 @@ fn the_origin_gets_what_the_client_said() {
 }
 
 #[test]
+fn every_chunk_stream_looks_as_if_nothing_had_been_left_out() {
+    for (name, transcript) in PUBLISHERS.iter().chain(PLAYERS) {
+        let outcome = replay(transcript);
+        if outcome.session.step() == OriginStep::Flowing {
+            let got = [outcome.to_origin, outcome.held].concat();
+            check_heads(&transcript::of(From::Client, transcript), &got, name);
+        }
+        let got = [outcome.answers, outcome.to_client].concat();
+        check_heads(&transcript::of(From::Server, transcript), &got, name);
+    }
+}
+
+/// What a later chunk may refer to is the same on each chunk stream that was used; others count from zero.
+#[track_caller]
+fn check_heads(said: &[Message], got: &[Message], name: &str) {
+    let last = |messages: &[Message], chunk_stream| {
+        let mut messages = messages.iter().filter(|message| message.chunk_stream == chunk_stream);
+        let head =
+            |message: &Message| (message.timestamp, message.stream, message.kind, message.payload.len());
+        messages.next_back().map(head)
+    };
+    for message in got.iter().chain(said) {
+        let chunk_stream = message.chunk_stream;
+        match (last(said, chunk_stream), last(got, chunk_stream)) {
+            (None, got) => assert!(matches!(got, Some((0, 0, ..))), "{name}: {chunk_stream} is ours alone"),
+            (said, got) => assert_eq!(said, got, "{name}: chunk stream {chunk_stream}"),
+        }
+    }
+}
+
+#[test]
 fn the_chunk_size_and_the_window_are_those_of_the_client() {
-    let controls = |leg| {
-        let (_, messages) = OriginSession::start(&connect(), play(), leg);
+    let controls = |window, chunk_size| {
+        let (_, messages) = OriginSession::start(&connect(), Asked { window, ..play() }, chunk_size);
         let controls = messages.iter().skip(1).map(|message| Control::parse(message).unwrap());
         controls.collect::<Vec<_>>()
     };
-    let leg = ClientLeg { chunk_size: Some(4096), window: Some(5_000_000) };
-    assert_eq!(controls(leg), [Control::WindowAcknowledgementSize(5_000_000), Control::SetChunkSize(4096)]);
-    let usual = [Control::WindowAcknowledgementSize(WINDOW)];
-    assert_eq!(controls(ClientLeg::default()), usual);
-    assert_eq!(controls(ClientLeg { chunk_size: Some(128), window: None }), usual);
+    let own = [Control::WindowAcknowledgementSize(5_000_000), Control::SetChunkSize(4096)];
+    assert_eq!(controls(Some(5_000_000), 4096), own);
+    assert_eq!(controls(None, 128), [Control::WindowAcknowledgementSize(WINDOW)]);
+}
+
+#[test]
+fn the_buffer_of_a_player_is_told_before_its_request() {
+    let Request::Play(without) = play().request else { panic!("a player plays") };
+    let request = Request::Play(Play { buffer: Some(3000), ..without });
+    let (session, _) = OriginSession::start(&connect(), Asked { request, ..play() }, 128);
+    let mut session = advance(session, OriginStep::CreateStream);
+    let created = Command::result(transaction::CREATE_STREAM, Value::Null, f64::from(STREAM).into());
+    let told = sent(session.apply(created.to_message()).unwrap());
+    let buffer = Event::SetBufferLength { stream: STREAM, milliseconds: 3000 };
+    assert_eq!(told.first(), Some(&Control::UserControl(buffer).to_message()));
+    assert_eq!(told.last(), Some(&play().message));
 }
 
 #[test]
@@ -86,7 +128,7 @@ fn a_player_that_srs_redirects_is_redirected_after_its_start() {
     let outcome = replay(REDIRECT);
     assert_eq!(outcome.redirect.as_deref(), Some("rtmp://127.0.0.1:21937/live"));
     assert_eq!(outcome.session.step(), OriginStep::Ended);
-    let told: Vec<_> = outcome.to_client.iter().map(name_of).collect();
+    let told: Vec<_> = outcome.told().iter().map(name_of).collect();
     assert_eq!(told, ["", "onStatus", "onStatus", ""]);
 }
 
@@ -94,7 +136,7 @@ fn a_player_that_srs_redirects_is_redirected_after_its_start() {
 fn a_redirection_of_the_connection_is_followed_in_either_form() {
     for name in ["_error", "onStatus"] {
         for transaction in [0.0, 1.0] {
-            let (mut session, _) = OriginSession::start(&connect(), play(), ClientLeg::default());
+            let (mut session, _) = OriginSession::start(&connect(), play(), 128);
             let answer = Command { transaction, ..redirection(name, "rtmp://1.2.3.4:1935/live") };
             let url = "rtmp://1.2.3.4:1935/live".to_owned();
             assert_eq!(
@@ -188,21 +230,24 @@ fn sizes_that_the_client_does_not_know_reach_it() {
     }
     let said = start(&mut advance(session, OriginStep::Start));
     assert_eq!(said[..3], news.map(|control| control.to_message()));
-    assert_eq!(said.len(), 4);
+    assert_eq!(without_fillers(&said).len(), 4);
 }
 
 #[test]
 fn the_chunk_size_of_srs_is_the_one_that_clients_were_told() {
     let mut session = started_at(OriginStep::Connect);
     session.apply(Control::SetChunkSize(CHUNK_SIZE).to_message()).unwrap();
-    assert_eq!(start(&mut advance(session, OriginStep::Start)).len(), 1);
+    let said = start(&mut advance(session, OriginStep::Start));
+    assert_eq!(without_fillers(&said).len(), 1);
 }
 
 #[test]
 fn media_without_a_start_is_one() {
     let media = Message { chunk_stream: 6, timestamp: 0, kind: kind::VIDEO, stream: 1, payload: vec![0x17] };
     let mut session = started_at(OriginStep::Start);
-    assert_eq!(session.apply(media.clone()), Ok(vec![OriginEffect::Started(vec![media.clone()])]));
+    let effects = session.apply(media.clone()).unwrap();
+    let [OriginEffect::Started(said)] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!(said.first(), Some(&media));
     assert_eq!(session.step(), OriginStep::Flowing);
     assert_eq!(session.apply(media.clone()), Ok(vec![OriginEffect::Relay(media.clone())]));
     assert_eq!(started_at(OriginStep::CreateStream).apply(media), Ok(Vec::new()));
@@ -265,10 +310,9 @@ fn a_malformed_command_of_an_origin_is_its_fault() {
 #[test]
 fn both_sides_of_the_proxy_understand_each_other() {
     for (name, transcript) in PUBLISHERS.iter().chain(PLAYERS) {
-        let (connect, request) = asked_by(transcript);
+        let (connect, wanted) = asked_by(transcript);
         let mut origin = ClientSession::new(server());
-        let (mut session, mut to_origin) =
-            OriginSession::start(&connect, request.clone(), ClientLeg::default());
+        let (mut session, mut to_origin) = OriginSession::start(&connect, wanted.clone(), 128);
         let mut asked = None;
         while !to_origin.is_empty() {
             let effects: Vec<_> = to_origin.drain(..).flat_map(|m| origin.apply(m).unwrap()).collect();
@@ -276,12 +320,13 @@ fn both_sides_of_the_proxy_understand_each_other() {
                 match effect {
                     ClientEffect::Send(message) => to_origin.extend(sent(session.apply(message).unwrap())),
                     ClientEffect::Connected(kept) => assert_eq!(kept, connect, "{name}"),
-                    ClientEffect::Requested(request) => asked = Some(request),
+                    ClientEffect::Requested(same) => asked = Some(same),
                 }
             }
         }
         assert_eq!(origin.step(), ClientStep::Origin, "{name}");
-        assert_eq!(asked.map(without_buffer), Some(without_buffer(request)), "{name}");
+        let asked = asked.expect("the origin is asked");
+        assert_eq!((asked.request, asked.message), (wanted.request, wanted.message), "{name}");
         let said = origin.accepted(Vec::new()).to_client;
         let effects: Vec<_> = said.iter().flat_map(|m| session.apply(m.clone()).unwrap()).collect();
         assert!(matches!(effects[0], OriginEffect::Started(_)), "{name}: {effects:?}");
@@ -291,19 +336,36 @@ fn both_sides_of_the_proxy_understand_each_other() {
 /// A conversation as it would have been with the proxy in between.
 struct Outcome {
     session: OriginSession,
+    answers: Vec<Message>,
     to_origin: Vec<Message>,
     held: Vec<Message>,
     to_client: Vec<Message>,
     redirect: Option<String>,
 }
 
+impl Outcome {
+    /// What the client was told but for fillers.
+    fn told(&self) -> Vec<Message> {
+        without_fillers(&self.to_client)
+    }
+}
+
+fn without_fillers(messages: &[Message]) -> Vec<Message> {
+    let is_filler = |message: &&Message| {
+        let is_known = Control::parse(message) == Ok(Control::SetChunkSize(CHUNK_SIZE));
+        is_known || name_of(message).starts_with("_fill")
+    };
+    messages.iter().filter(|message| !is_filler(message)).cloned().collect()
+}
+
 /// Plays both peers of a transcript: the client up to the request, and SRS, whose results get our transaction ids.
 fn replay(transcript: &str) -> Outcome {
     let mut client = ClientSession::new(server());
-    let effects = transcript::of(From::Client, transcript).into_iter().flat_map(|m| client.apply(m).unwrap());
-    let (connect, request) = asked(effects.collect());
-    let (session, to_origin) = OriginSession::start(&connect, request, ClientLeg::default());
-    let mut outcome = Outcome { session, to_origin, held: Vec::new(), to_client: Vec::new(), redirect: None };
+    let said = transcript::of(From::Client, transcript).into_iter();
+    let (answers, connect, asked) = asked(said.flat_map(|message| client.apply(message).unwrap()));
+    let (session, to_origin) = OriginSession::start(&connect, asked, 128);
+    let (held, to_client, redirect) = (Vec::new(), Vec::new(), None);
+    let mut outcome = Outcome { session, answers, to_origin, held, to_client, redirect };
     let mut client = Some(client);
     let mut results = 0;
     for message in transcript::of(From::Server, transcript) {
@@ -337,22 +399,23 @@ fn with_our_transaction(message: Message, results: &mut usize, outcome: &Outcome
     command.to_message_on(message.stream, message.chunk_stream)
 }
 
-fn asked_by(transcript: &str) -> (Connect, Request) {
+fn asked_by(transcript: &str) -> (Connect, Asked) {
     let mut client = ClientSession::new(server());
-    let effects = transcript::of(From::Client, transcript).into_iter().flat_map(|m| client.apply(m).unwrap());
-    asked(effects.collect())
+    let said = transcript::of(From::Client, transcript).into_iter();
+    let (_, connect, asked) = asked(said.flat_map(|message| client.apply(message).unwrap()));
+    (connect, asked)
 }
 
-fn asked(effects: Vec<ClientEffect>) -> (Connect, Request) {
-    let (mut connect, mut request) = (None, None);
+fn asked(effects: impl Iterator<Item = ClientEffect>) -> (Vec<Message>, Connect, Asked) {
+    let (mut answers, mut connect, mut asked) = (Vec::new(), None, None);
     for effect in effects {
         match effect {
             ClientEffect::Connected(kept) => connect = Some(kept),
-            ClientEffect::Requested(named) => request = Some(named),
-            ClientEffect::Send(_) => {}
+            ClientEffect::Requested(named) => asked = Some(named),
+            ClientEffect::Send(message) => answers.push(message),
         }
     }
-    (connect.expect("the client connects"), request.expect("the client names a stream"))
+    (answers, connect.expect("the client connects"), asked.expect("the client names a stream"))
 }
 
 /// What SRS said to the client after the last result, but for a redirection.
@@ -364,14 +427,6 @@ fn after_result(transcript: &str) -> Vec<Message> {
 
 fn name_of(message: &Message) -> String {
     Command::parse(message).map(|command| command.name.to_string()).unwrap_or_default()
-}
-
-/// The origin may get the client's buffer after its `play` only, and then it is no part of what it is asked.
-fn without_buffer(request: Request) -> Request {
-    match request {
-        Request::Play(play) => Request::Play(Play { buffer: None, ..play }),
-        Request::Publish(publish) => Request::Publish(publish),
-    }
 }
 
 fn sent(effects: Vec<OriginEffect>) -> Vec<Message> {
@@ -396,7 +451,7 @@ fn redirection(name: &str, url: &str) -> Command {
 
 /// A player's session that has come to `step`.
 fn started_at(step: OriginStep) -> OriginSession {
-    let (session, _) = OriginSession::start(&connect(), play(), ClientLeg::default());
+    let (session, _) = OriginSession::start(&connect(), play(), 128);
     advance(session, step)
 }
 
@@ -427,8 +482,10 @@ fn connect() -> Connect {
     asked_by(PLAYERS[0].1).0
 }
 
-fn play() -> Request {
-    Request::Play(Play { name: "s1".into(), start: None, duration: None, reset: None, buffer: None })
+fn play() -> Asked {
+    let message = Command::new("play", 4.0, vec!["s1".into()]).to_message_on(STREAM, 8);
+    let play = Play { name: "s1".into(), start: None, duration: None, reset: None, buffer: None };
+    Asked { request: Request::Play(play), message, fillers: Vec::new(), window: None }
 }
 
 fn server() -> ServerName {

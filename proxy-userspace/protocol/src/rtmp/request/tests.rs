@@ -25,7 +25,7 @@ fn connect_needs_an_address() {
 }
 
 #[test]
-fn reads_and_writes_a_publish_command() {
+fn reads_a_publish_command() {
     for (args, publish_type) in [
         (vec!["s1?token=x".into(), "record".into()], Some("record".into())),
         (vec!["s1?token=x".into()], None),
@@ -34,12 +34,11 @@ fn reads_and_writes_a_publish_command() {
         let publish = Publish::new(&command, PublishOrder::Fmle).unwrap();
         assert_eq!(publish.name, "s1?token=x");
         assert_eq!(publish.publish_type, publish_type);
-        assert_eq!(publish.to_command(5.0), command);
     }
 }
 
 #[test]
-fn reads_and_writes_a_play_command() {
+fn reads_a_play_command() {
     let name = || Value::from("s1");
     for (args, start, duration, reset) in [
         (vec![name()], None, None, None),
@@ -53,17 +52,14 @@ fn reads_and_writes_a_play_command() {
             (play.start, play.duration, play.reset, play.buffer),
             (start, duration, reset, Some(3000))
         );
-        assert_eq!(play.to_command(4.0), command);
     }
 }
 
 #[test]
-fn a_reset_may_be_a_number_and_a_hole_is_what_srs_takes_it_for() {
+fn a_reset_may_be_a_number_and_arguments_may_be_left_out() {
     let args = vec!["s1".into(), Value::Null, Value::Undefined, 1.0.into()];
     let play = Play::new(&Command::new("play", 0.0, args), None).unwrap();
     assert_eq!((play.start, play.duration, play.reset), (None, None, Some(true)));
-    let args = vec!["s1".into(), (-2.0).into(), (-1.0).into(), true.into()];
-    assert_eq!(play.to_command(0.0), Command::new("play", 0.0, args));
 }
 
 #[test]
