@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A client waits for the success of `connect` before it names its stream, and the stream names the origin, so
-//! [`ClientSession`] answers everything up to `publish` or `play` by itself. It answers as SRS 7 does, whose order and
-//! figures are in [`answers`], and knows the three orders of publishers that SRS knows (FMLE, Flash and Haivision). What
+//! [`ClientSession`] answers everything up to `publish` or `play` by itself. It answers as SRS 7 does, with its figures
+//! and in its order, and knows the three orders of publishers that SRS knows (FMLE, Flash and Haivision). What
 //! SRS leaves unanswered although the client waits (`_checkbw` and `FCSubscribe` after `createStream`) gets an empty
 //! result. What is of no concern is ignored: acknowledgements, events, media that comes too early, kinds that nobody
 //! knows.
@@ -83,7 +83,8 @@ pub enum ClientEffect {
 pub struct Accepted {
     /// To be written to the client.
     pub to_client: Vec<Message>,
-    /// To be written to the origin: what came from the client in the meantime.
+    /// To be written to the origin: what came from the client in the meantime. Another origin that this one redirects to
+    /// needs it too.
     pub to_origin: Vec<Message>,
 }
 
@@ -261,13 +262,8 @@ fn answer(command: &Command, order: &mut PublishOrder) -> Vec<ClientEffect> {
     vec![ClientEffect::Send(Command::result(command.transaction, Value::Null, answer).to_message())]
 }
 
-/// Keeps what the origin is to get once it has accepted.
-///
-/// An acknowledgement counts what we have sent, which is nothing to the origin, and an abort is about chunks.
+/// Keeps what the origin is to get once it has accepted, which is everything: so it will be from then on.
 fn hold(message: Message, held: &mut Vec<Message>, bytes: &mut usize) -> Result<(), ClientFault> {
-    if matches!(message.kind, kind::ACKNOWLEDGEMENT | kind::ABORT) {
-        return Ok(());
-    }
     *bytes = bytes.saturating_add(message.payload.len());
     if held.len() >= MAX_HELD_MESSAGES || *bytes > MAX_HELD_BYTES {
         return Err(ClientFault::TooEager);

@@ -87,6 +87,9 @@ pub enum OriginEffect {
     /// Write this to the client.
     Relay(Message),
     /// The stream is at another server, says the origin. Whether that is an origin of ours is not known here.
+    ///
+    /// A session with that one starts from the same [`Asked`]. If the client was told of a start before, what it said
+    /// since has to be said again.
     Redirect {
         /// The address to connect to, as `rtmp://host:port/app`.
         url: String,

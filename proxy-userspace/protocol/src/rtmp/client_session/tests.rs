@@ -166,15 +166,14 @@ fn what_comes_while_the_origin_is_asked_is_for_the_origin() {
     apply(&mut session, command("play", 4.0, &["s1"]));
     let event = Event::SetBufferLength { stream: 1, milliseconds: 3000 };
     let held = [
+        Control::Acknowledgement(1).to_message(),
         Control::UserControl(event).to_message(),
         Control::SetChunkSize(4096).to_message(),
         command("pause", 5.0, &[]),
     ];
-    apply(&mut session, Control::Acknowledgement(1).to_message());
     for message in &held {
         assert_eq!(apply(&mut session, message.clone()), []);
     }
-    apply(&mut session, Control::Abort { chunk_stream: 4 }.to_message());
     assert_eq!(session.accepted(Vec::new()).to_origin, held);
 }
 
