@@ -99,6 +99,11 @@ fn text_that_is_not_utf8_is_kept_and_named_as_in_a_url() {
 }
 
 #[test]
+fn a_text_forges_no_line_of_a_log() {
+    assert_eq!(Text::from("s1\r\n2026 \u{1b}[31m测").to_string(), "s1\\r\\n2026 \\u{1b}[31m测");
+}
+
+#[test]
 fn a_text_beyond_a_short_length_is_a_long_string() {
     let text = "x".repeat(65_536);
     assert_eq!(Value::from(&text[..65_535]), Value::String(text[..65_535].into()));

@@ -65,8 +65,16 @@ impl PartialEq<&str> for Text {
 }
 
 impl fmt::Display for Text {
+    /// Without control characters, which would forge lines of a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.to_url_text())
+        for c in self.to_url_text().chars() {
+            if c.is_control() {
+                write!(f, "{}", c.escape_default())?;
+            } else {
+                write!(f, "{c}")?;
+            }
+        }
+        Ok(())
     }
 }
 
