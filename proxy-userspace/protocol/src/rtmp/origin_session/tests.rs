@@ -211,6 +211,17 @@ fn pings_are_answered_until_the_stream_starts() {
 }
 
 #[test]
+fn a_client_is_not_told_twice_that_its_bandwidth_was_measured() {
+    let done = Command::new("onBWDone", 0.0, Vec::new()).to_message();
+    for step in [OriginStep::Connect, OriginStep::CreateStream, OriginStep::Start] {
+        let mut session = started_at(step);
+        assert_eq!(session.apply(done.clone()), Ok(Vec::new()));
+        let said = start(&mut advance(session, OriginStep::Start));
+        assert!(!said.contains(&done), "said at {step:?}");
+    }
+}
+
+#[test]
 fn sizes_that_the_client_does_not_know_reach_it() {
     let news = [
         Control::SetChunkSize(4096),
