@@ -11,6 +11,20 @@ fn stun_corpus_holds() {
 }
 
 #[test]
+fn rtmp_corpora_hold() {
+    replay("rtmp_amf0", fuzz::rtmp::amf0);
+    replay("rtmp_command", fuzz::rtmp::command);
+}
+
+#[test]
+fn amf0_of_a_megabyte_holds() {
+    fuzz::rtmp::amf0(&[5; 1 << 20]);
+    fuzz::rtmp::amf0(&[3, 0, 1, b'k'].repeat(1 << 18));
+    fuzz::rtmp::amf0(&[10, 0xFF, 0xFF, 0xFF, 0xFF].repeat(1 << 18));
+    fuzz::rtmp::amf0(&[&[12, 0, 0x10, 0, 0][..], &[b'x'; 1 << 20]].concat());
+}
+
+#[test]
 fn icmp_corpus_holds() {
     replay("icmp", fuzz::icmp);
 }

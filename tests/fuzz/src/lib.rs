@@ -19,6 +19,8 @@ use proxy_protocol::{
     stun::{self, Message, Method},
 };
 
+pub mod rtmp;
+
 /// A datagram is a message or an error.
 pub fn stun(input: &[u8]) {
     let Ok(message) = Message::parse(input) else { return };
