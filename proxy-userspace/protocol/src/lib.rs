@@ -9,6 +9,7 @@
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::cast_possible_truncation))]
 
 mod checksum;
+pub mod http_head;
 pub mod ice;
 pub mod icmp;
 pub mod neighbour;
