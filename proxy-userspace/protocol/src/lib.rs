@@ -16,6 +16,7 @@ pub mod neighbour;
 pub mod query;
 pub mod reader;
 pub mod rtmp;
+pub mod rfc4571;
 pub mod sdp;
 pub mod stream_url;
 pub mod stun;

@@ -17,8 +17,8 @@ use thiserror::Error;
 pub use self::builder::MessageBuilder;
 use crate::reader::{Reader, UnexpectedEnd};
 
-const HEADER_LEN: usize = 20;
-const MAGIC_COOKIE: u32 = 0x2112_A442;
+pub(crate) const HEADER_LEN: usize = 20;
+pub(crate) const MAGIC_COOKIE: u32 = 0x2112_A442;
 const ATTRIBUTE_HEADER_LEN: usize = 4;
 const INTEGRITY_LEN: usize = 20;
 const FINGERPRINT_LEN: usize = 4;
