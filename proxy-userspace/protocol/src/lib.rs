@@ -9,6 +9,7 @@
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::cast_possible_truncation))]
 
 mod checksum;
+pub mod backend_id;
 pub mod http_head;
 pub mod ice;
 pub mod icmp;
@@ -20,3 +21,4 @@ pub mod rfc4571;
 pub mod sdp;
 pub mod stream_url;
 pub mod stun;
+pub mod uri;

@@ -16,6 +16,13 @@ pub fn value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
     pairs(query).find_map(|(key, value)| (key == name).then_some(value))
 }
 
+/// The query without every pair called `name`; what stays is as it was written.
+#[must_use]
+pub fn without(query: &str, name: &str) -> String {
+    let is_other = |pair: &&str| pair.split_once('=').map_or(*pair, |(key, _value)| key) != name;
+    query.split('&').filter(is_other).collect::<Vec<_>>().join("&")
+}
+
 /// Replaces `%xx` escapes by their bytes.
 ///
 /// A malformed escape stays as it is, and so does a text whose bytes would not be UTF-8.
@@ -70,6 +77,19 @@ mod tests {
     fn first_of_equal_names_wins_and_values_may_hold_equal_signs() {
         assert_eq!(pairs("a=1&&a=2&b=c=d").collect::<Vec<_>>(), [("a", "1"), ("a", "2"), ("b", "c=d")]);
         assert_eq!(value("a=1&a=2", "a"), Some("1"));
+    }
+
+    #[test]
+    fn a_removed_pair_leaves_the_rest_as_it_was() {
+        for (query, rest) in [
+            ("id=1&token=a%2Fb+c", "token=a%2Fb+c"),
+            ("a=1&id=1&id=2&&b", "a=1&&b"),
+            ("a=1&id", "a=1"),
+            ("id=1", ""),
+            ("ids=1&b=id=1", "ids=1&b=id=1"),
+        ] {
+            assert_eq!(without(query, "id"), rest);
+        }
     }
 
     #[test]
