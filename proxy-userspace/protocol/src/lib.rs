@@ -10,6 +10,7 @@
 
 mod checksum;
 pub mod backend_id;
+pub mod dash;
 pub mod hls;
 pub mod http_head;
 pub mod ice;
