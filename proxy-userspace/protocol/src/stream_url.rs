@@ -6,12 +6,14 @@
 //! the origin is asked for stays as the client wrote it.
 
 mod go;
+mod http;
 mod srt;
 
 use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
 
 use thiserror::Error;
 
+pub use self::http::MediaRequest;
 use crate::query;
 
 /// The vhost of every host that is not a virtual host of the origins.
