@@ -85,8 +85,17 @@ impl<'a> Candidate<'a> {
 pub struct HostCandidate {
     /// The address as clients reach it.
     pub ip: IpAddr,
-    /// The UDP port at that address.
+    /// The port at that address.
     pub port: u16,
+}
+
+/// The addresses of the proxy by transport, in the order in which clients should prefer them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OurCandidates<'a> {
+    /// Where datagrams are received.
+    pub udp: &'a [HostCandidate],
+    /// Where connections are accepted.
+    pub tcp: &'a [HostCandidate],
 }
 
 /// An origin's SDP answer.
@@ -144,7 +153,19 @@ impl<'a> Answer<'a> {
     /// origin's TCP candidates go, since the proxy relays no TCP. Every other byte stays.
     #[must_use]
     pub fn with_candidates(&self, ours: &[HostCandidate]) -> String {
-        rewrite::replace_candidates(self.text, ours)
+        rewrite::replace_candidates(self.text, &OurCandidates { udp: ours, tcp: &[] })
+    }
+
+    /// The answer with ours in place of the origin's candidates, each by the transport that the origin offers.
+    ///
+    /// Where the origin lists UDP, or nothing at all, `ours.udp` come first; where it lists TCP, `ours.tcp` follow, as
+    /// passive ones: the client connects. Everything else is as in [`Answer::with_candidates`].
+    #[must_use]
+    pub fn with_candidates_by_transport(&self, ours: &OurCandidates<'_>) -> String {
+        let offers = |transport| self.candidates.iter().any(|candidate| candidate.transport == transport);
+        let udp = if offers(Transport::Udp) || self.candidates.is_empty() { ours.udp } else { &[] };
+        let tcp = if offers(Transport::Tcp) { ours.tcp } else { &[] };
+        rewrite::replace_candidates(self.text, &OurCandidates { udp, tcp })
     }
 }
 

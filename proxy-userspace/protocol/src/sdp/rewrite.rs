@@ -2,12 +2,12 @@
 
 use std::mem;
 
-use super::{HostCandidate, candidate_value, is_media, lines};
+use super::{HostCandidate, OurCandidates, Transport, candidate_value, is_media, lines};
 
 /// The priority of a host candidate that nothing outranks (RFC 8445, section 5.1.2.1).
 const HIGHEST_PRIORITY: u32 = 2_130_706_431;
 
-pub(super) fn replace_candidates(text: &str, ours: &[HostCandidate]) -> String {
+pub(super) fn replace_candidates(text: &str, ours: &OurCandidates<'_>) -> String {
     let mut rewriter = Rewriter::new(text, ours);
     for line in lines(text) {
         rewriter.copy(line);
@@ -27,7 +27,7 @@ struct Rewriter {
 }
 
 impl Rewriter {
-    fn new(text: &str, ours: &[HostCandidate]) -> Self {
+    fn new(text: &str, ours: &OurCandidates<'_>) -> Self {
         let line_end = line_end(text);
         let mut media_lines = lines(text).skip_while(|line| !is_media(line));
         Self {
@@ -82,14 +82,19 @@ fn is_candidate(line: &str) -> bool {
     candidate_value(line).is_some()
 }
 
-/// In the form SRS writes, which every client of SRS is known to read.
-fn candidate_lines(ours: &[HostCandidate], line_end: &str) -> String {
+/// In the form SRS writes, which every client of SRS is known to read. UDP outranks TCP (RFC 6544, section 4.2).
+fn candidate_lines(ours: &OurCandidates<'_>, line_end: &str) -> String {
+    let udp = ours.udp.iter().map(|candidate| (Transport::Udp, candidate));
+    let all = udp.chain(ours.tcp.iter().map(|candidate| (Transport::Tcp, candidate)));
     let priorities = (0..=HIGHEST_PRIORITY).rev();
-    ours.iter()
-        .zip(priorities)
+    all.zip(priorities)
         .enumerate()
-        .map(|(foundation, (HostCandidate { ip, port }, priority))| {
-            format!("a=candidate:{foundation} 1 udp {priority} {ip} {port} typ host generation 0{line_end}")
+        .map(|(foundation, ((transport, HostCandidate { ip, port }), priority))| {
+            let (name, extension) = match transport {
+                Transport::Udp => ("udp", "generation 0"),
+                Transport::Tcp => ("tcp", "tcptype passive"),
+            };
+            format!("a=candidate:{foundation} 1 {name} {priority} {ip} {port} typ host {extension}{line_end}")
         })
         .collect()
 }

@@ -69,6 +69,33 @@ fn many_candidates_of_the_origin_give_way_to_ours() {
 }
 
 #[test]
+fn tcp_candidates_of_the_origin_give_way_to_ours() {
+    let tcp = "a=candidate:1 1 tcp 2130706431 10.80.2.2 8443 typ host tcptype passive\r\n";
+    let ours =
+        OurCandidates { udp: &[candidate("203.0.113.5", 18000)], tcp: &[candidate("203.0.113.5", 18443)] };
+    let our_udp = "a=candidate:0 1 udp 2130706431 203.0.113.5 18000 typ host generation 0\r\n";
+    let our_tcp = |number: u32| {
+        let priority = 2_130_706_431 - number;
+        format!("a=candidate:{number} 1 tcp {priority} 203.0.113.5 18443 typ host tcptype passive\r\n")
+    };
+    for (name, theirs, expected) in [
+        ("both", [ORIGIN_LINE, tcp].concat(), [our_udp, &our_tcp(1)].concat()),
+        ("TCP first", [tcp, tcp, ORIGIN_LINE].concat(), [our_udp, &our_tcp(1)].concat()),
+        ("TCP alone", tcp.to_owned(), our_tcp(0)),
+        ("UDP alone", ORIGIN_LINE.to_owned(), our_udp.to_owned()),
+    ] {
+        let text = ANSWER.replace(ORIGIN_LINE, &theirs);
+        let rewritten = Answer::parse(&text).unwrap().with_candidates_by_transport(&ours);
+        assert_eq!(rewritten, ANSWER.replace(ORIGIN_LINE, &expected), "{name}");
+        let again = Answer::parse(&rewritten).unwrap();
+        assert_eq!(again.with_candidates_by_transport(&ours), rewritten, "{name}");
+    }
+    let none = ANSWER.replace(ORIGIN_LINE, "");
+    let rewritten = Answer::parse(&none).unwrap().with_candidates_by_transport(&ours);
+    assert!(rewritten.contains(our_udp) && !rewritten.contains(" tcp "));
+}
+
+#[test]
 fn only_sections_that_had_candidates_get_ours() {
     let (audio, video) = ANSWER.rsplit_once(ORIGIN_LINE).unwrap();
     let bundled = [audio, video].concat();
