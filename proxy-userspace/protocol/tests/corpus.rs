@@ -40,6 +40,26 @@ fn stream_url_corpus_holds() {
 }
 
 #[test]
+fn http_head_corpus_holds() {
+    replay("http_head", fuzz::http_head);
+}
+
+#[test]
+fn hls_playlist_corpus_holds() {
+    replay("hls_playlist", fuzz::hls_playlist);
+}
+
+#[test]
+fn dash_mpd_corpus_holds() {
+    replay("dash_mpd", fuzz::dash_mpd);
+}
+
+#[test]
+fn rfc4571_corpus_holds() {
+    replay("rfc4571", fuzz::rfc4571);
+}
+
+#[test]
 fn demux_corpus_holds() {
     replay("demux", fuzz::demux);
     replay("stun", fuzz::demux);
@@ -76,6 +96,14 @@ fn a_line_of_a_megabyte_holds() {
     fuzz::sdp_answer(format!("v=0\r\nm=audio\r\n{}", "a=candidate:\n".repeat(1 << 16)).as_bytes());
     fuzz::stream_url(format!("rtmp://h/{long}\n{long}").as_bytes());
     fuzz::stream_url("/%2F".repeat(1 << 18).as_bytes());
+    fuzz::http_head(format!("GET /{long}").as_bytes());
+    fuzz::http_head(format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", "a:b\r\n".repeat(1 << 16)).as_bytes());
+    fuzz::hls_playlist(format!("#EXTM3U\n{long}\n#EXT-X-KEY:URI=\"{long}\"").as_bytes());
+    fuzz::hls_playlist(format!("#EXTM3U\n#EXT-X-KEY:{}", "URI=\"a\",".repeat(1 << 16)).as_bytes());
+    fuzz::dash_mpd(
+        format!("<MPD>{}{}</MPD>", "<Period>".repeat(1 << 16), "</Period>".repeat(1 << 16)).as_bytes(),
+    );
+    fuzz::dash_mpd(format!("<MPD><BaseURL>{long}</BaseURL><SegmentURL media=\"{long}\"/></MPD>").as_bytes());
 }
 
 fn replay(target: &str, run: fn(&[u8])) {

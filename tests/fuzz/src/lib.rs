@@ -6,6 +6,10 @@ use std::{net::SocketAddr, ops::RangeInclusive};
 
 use proxy_common::demux::{Class, classify};
 use proxy_protocol::{
+    backend_id::{tagged, untagged},
+    dash::Manifest,
+    hls::Playlist,
+    http_head::{AnswerUse, ClientAddress, HeadLimits, Hop, Method as HttpMethod, RequestHead, ResponseHead},
     icmp::IcmpError,
     neighbour::{advertised, probe_answer},
     rtmp::{
@@ -14,7 +18,8 @@ use proxy_protocol::{
         handshake::{Client, HandshakeError, RANDOM_LEN, Server},
         join,
     },
-    sdp::{self, Answer, HostCandidate},
+    rfc4571,
+    sdp::{self, Answer, HostCandidate, OurCandidates},
     stream_url::{StreamKey, StreamRules},
     stun::{self, Message, Method},
 };
@@ -41,6 +46,12 @@ pub fn sdp_answer(input: &[u8]) {
     assert!(again.candidates().iter().all(|candidate| candidate.host == "203.0.113.5"));
     assert!(!again.candidates().is_empty());
     assert_eq!(again.with_candidates(&[ours]), rewritten);
+
+    let ours = OurCandidates { udp: &[ours], tcp: &[ours] };
+    let rewritten = answer.with_candidates_by_transport(&ours);
+    let again = Answer::parse(&rewritten).expect("our own candidates are well-formed");
+    assert!(again.candidates().iter().all(|candidate| candidate.host == "203.0.113.5"));
+    assert_eq!(again.with_candidates_by_transport(&ours), rewritten);
 }
 
 /// An address, of which a second line is the stream or the Host, is a key in normal form or an error.
@@ -49,9 +60,11 @@ pub fn stream_url(input: &[u8]) {
     let (address, name) = text.split_once('\n').unwrap_or((text, ""));
     let mut rules = StreamRules { vhosts: vec!["cdn.example.com".to_owned()], go_compatible: true };
     stream_keys(&rules, address, name).for_each(drop);
+    drop(rules.media(Some(name), address, Some(name)));
 
     rules.go_compatible = false;
-    for key in stream_keys(&rules, address, name) {
+    let media = rules.media(None, address, Some(name)).ok().flatten();
+    for key in stream_keys(&rules, address, name).chain(media.iter().flat_map(|m| m.streams()).cloned()) {
         assert!(!key.as_str().contains("//") && !key.app().is_empty());
         assert_eq!(key.as_str().parse(), Ok(key));
     }
@@ -66,6 +79,76 @@ fn stream_keys(rules: &StreamRules, address: &str, name: &str) -> impl Iterator<
         rules.srt(address),
     ];
     keys.into_iter().flatten()
+}
+
+/// Bytes are a head, or may become one, or never will; the head for the origin reads as what came.
+pub fn http_head(input: &[u8]) {
+    let limits = HeadLimits { bytes: 4096, headers: 32 };
+    for end in [input.len() / 2, input.len().saturating_sub(1)] {
+        let early = RequestHead::parse(input.split_at(end).0, &limits);
+        let whole = RequestHead::parse(input, &limits);
+        assert!(early == Ok(None) || early.is_err() == whole.is_err());
+    }
+    if let Ok(Some(answer)) = ResponseHead::parse(input, HttpMethod::Get, &limits) {
+        let head = answer.with_body_length(7);
+        let again = ResponseHead::parse(&head, HttpMethod::Get, &HeadLimits { bytes: 8192, headers: 33 });
+        let again = again.expect("what we write can be read").expect("what we write is complete");
+        assert_eq!((again.status(), again.length()), (answer.status(), head.len()));
+    }
+    let Ok(Some(request)) = RequestHead::parse(input, &limits) else { return };
+    assert!(request.length() <= input.len() && request.length() <= limits.bytes);
+    request_for_origin(&request);
+}
+
+fn request_for_origin(request: &RequestHead<'_>) {
+    let client = ClientAddress::new([192, 0, 2, 1].into(), request.headers(), |_| false);
+    let hop = Hop { client: &client, is_https: false };
+    let target = untagged(request.target().as_str());
+    let head = request.to_origin(&target, hop, AnswerUse::Passed);
+    let sent = RequestHead::parse(&head, &HeadLimits { bytes: 8192, headers: 40 });
+    let sent = sent.expect("what we write can be read").expect("what we write is complete");
+    assert_eq!(sent.length(), head.len());
+    assert_eq!((sent.method(), sent.target().as_str()), (request.method(), target.as_str()));
+    assert_eq!((sent.body(), sent.is_websocket()), (request.body(), request.is_websocket()));
+    assert!(sent.headers().all("x-forwarded-for").eq([b"192.0.2.1"]));
+    assert!(sent.headers().all("x-real-ip").eq([b"192.0.2.1"]));
+}
+
+/// A playlist keeps every byte that is no URI of ours, and is rewritten once.
+pub fn hls_playlist(input: &[u8]) {
+    let Ok(playlist) = Playlist::parse(input) else { return };
+    assert_eq!(playlist.rewrite(&HOSTS, str::to_owned).as_bytes(), input);
+    let rewritten = playlist.rewrite(&HOSTS, |uri| tagged(uri, "ID"));
+    let again = Playlist::parse(rewritten.as_bytes()).expect("a rewritten playlist is one");
+    assert_eq!((again.kind(), again.uris().count()), (playlist.kind(), playlist.uris().count()));
+    assert_eq!(again.rewrite(&HOSTS, |uri| tagged(uri, "ID")), rewritten);
+}
+
+/// A manifest keeps every byte that is no URI of ours, and is rewritten once.
+pub fn dash_mpd(input: &[u8]) {
+    let Ok(manifest) = Manifest::parse(input) else { return };
+    assert_eq!(manifest.rewrite(&HOSTS, str::to_owned).as_bytes(), input);
+    let rewritten = manifest.rewrite(&HOSTS, |uri| tagged(uri, "ID"));
+    let again = Manifest::parse(rewritten.as_bytes()).expect("a rewritten manifest is one");
+    assert_eq!(again.uris().count(), manifest.uris().count());
+    assert_eq!(again.rewrite(&HOSTS, |uri| tagged(uri, "ID")), rewritten);
+}
+
+const HOSTS: [&str; 1] = ["edge.example:8080"];
+
+/// A stream of frames is what its packets are written as, and its first frame is a request or not.
+pub fn rfc4571(input: &[u8]) {
+    const LIMIT: usize = 2048;
+    if let Ok(Some((request, length))) = rfc4571::first_request(input, LIMIT) {
+        assert!(request.username().is_some() && length <= input.len());
+    }
+    let Ok((frames, length)) = rfc4571::frames(input, LIMIT) else { return };
+    let mut written = Vec::new();
+    for frame in &frames {
+        rfc4571::write(frame.packet(), &mut written).expect("a packet of a frame fits in one");
+    }
+    assert!(written.len() <= length && length <= input.len());
+    assert_eq!(rfc4571::frames(&written, LIMIT), Ok((frames, written.len())));
 }
 
 /// A message of a neighbour is the answer to a question of ours, or it is not.
