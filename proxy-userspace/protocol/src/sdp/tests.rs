@@ -8,6 +8,9 @@ const ANSWER: &str = include_str!("../../tests/data/srs_whip_answer.sdp");
 /// Its answer to a browser that plays by the JSON API, with two addresses.
 const PLAY_ANSWER: &str = include_str!("../../tests/data/srs_play_answer.sdp");
 
+/// Its answer by WHIP, sound alone, with `protocol all` and TCP on a port of its own.
+const TCP_ANSWER: &str = include_str!("../../tests/data/srs_whip_tcp_answer.sdp");
+
 const ORIGIN_LINE: &str = "a=candidate:0 1 udp 2130706431 10.80.2.2 8000 typ host generation 0\r\n";
 
 #[test]
@@ -66,6 +69,22 @@ fn many_candidates_of_the_origin_give_way_to_ours() {
     let private = "a=candidate:2 1 udp 2130706431 172.17.0.2 8000 typ host generation 0\r\n";
     let crowded = ANSWER.replace(ORIGIN_LINE, &[ORIGIN_LINE, tcp, private].concat());
     check_rewrite(&crowded, &[candidate("203.0.113.5", 8000)], &ANSWER.replace("10.80.2.2", "203.0.113.5"));
+}
+
+#[test]
+fn candidates_of_srs_keep_their_transport() {
+    let ours =
+        OurCandidates { udp: &[candidate("203.0.113.5", 18000)], tcp: &[candidate("203.0.113.5", 18443)] };
+    let answer = Answer::parse(TCP_ANSWER).unwrap();
+    let [udp, tcp] = answer.candidates() else { panic!("{answer:?}") };
+    assert_eq!(
+        (udp.transport, udp.port, tcp.transport, tcp.port),
+        (Transport::Udp, 8000, Transport::Tcp, 8443)
+    );
+    let expected = TCP_ANSWER
+        .replace("10.80.2.2 8000", "203.0.113.5 18000")
+        .replace("2130706431 10.80.2.2 8443", "2130706430 203.0.113.5 18443");
+    assert_eq!(answer.with_candidates_by_transport(&ours), expected);
 }
 
 #[test]
