@@ -8,8 +8,8 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::cast_possible_truncation))]
 
-mod checksum;
 pub mod backend_id;
+mod checksum;
 pub mod dash;
 pub mod hls;
 pub mod http_head;
@@ -18,8 +18,8 @@ pub mod icmp;
 pub mod neighbour;
 pub mod query;
 pub mod reader;
-pub mod rtmp;
 pub mod rfc4571;
+pub mod rtmp;
 pub mod sdp;
 pub mod stream_url;
 pub mod stun;
