@@ -66,15 +66,12 @@ impl<'a> Playlist<'a> {
     ///
     /// # Errors
     ///
-    /// Fails if the body is something else, such as a page that says why there is no playlist.
+    /// Fails if the body is something else, such as a page that says why there is no playlist, or begins with a byte
+    /// order mark, which players refuse (RFC 8216, section 4).
     pub fn parse(body: &'a [u8]) -> Result<Self, PlaylistError> {
         let text = str::from_utf8(body).map_err(|_| PlaylistError::Encoding)?;
         let first = lines(text).next().unwrap_or_default();
-        if first.trim_start_matches('\u{FEFF}').trim_end() == "#EXTM3U" {
-            Ok(Self { text })
-        } else {
-            Err(PlaylistError::FirstLine)
-        }
+        if first.trim_end() == "#EXTM3U" { Ok(Self { text }) } else { Err(PlaylistError::FirstLine) }
     }
 
     /// Whether it lists playlists or segments; without either it is a media playlist that has not begun.

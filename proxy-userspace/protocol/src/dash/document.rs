@@ -1,14 +1,20 @@
 //! Cuts the text of a manifest into pieces.
 
-use quick_xml::{Reader, events::Event};
+use quick_xml::{
+    Reader,
+    events::{BytesStart, Event},
+};
 
 use super::{BASE, ManifestError, Piece, Place, REMOTE_ELEMENT, ROOT, URI_ATTRIBUTES, URI_ELEMENTS};
 
 const CDATA: &str = "<![CDATA[";
 
 pub(super) fn pieces(text: &str) -> Result<Vec<Piece<'_>>, ManifestError> {
-    let mut document =
-        Document { reader: Reader::from_str(text), rest: text, position: 0, depth: 0, pieces: Vec::new() };
+    // The reader passes over a byte order mark without counting it.
+    let xml = text.trim_start_matches('\u{FEFF}');
+    let mark = text.split_at(text.len() - xml.len()).0;
+    let reader = Reader::from_str(xml);
+    let mut document = Document { reader, rest: xml, position: 0, depth: 0, pieces: vec![Piece::Text(mark)] };
     while document.step()? {}
     if document.pieces.contains(&Piece::Open) { Ok(document.pieces) } else { Err(ManifestError::Root) }
 }
@@ -30,7 +36,7 @@ impl<'a> Document<'a> {
         match &event {
             Event::Start(tag) => {
                 let name = tag.local_name();
-                self.begin(name.as_ref(), raw)?;
+                self.begin(tag, raw)?;
                 self.depth += 1;
                 if URI_ELEMENTS.contains(&name.as_ref()) {
                     self.reader.read_to_end(tag.name()).map_err(|_| ManifestError::Malformed)?;
@@ -38,7 +44,7 @@ impl<'a> Document<'a> {
                 }
             }
             Event::Empty(tag) => {
-                self.begin(tag.local_name().as_ref(), raw)?;
+                self.begin(tag, raw)?;
                 self.pieces.push(Piece::Close);
             }
             Event::End(_) => self.end(raw),
@@ -64,13 +70,20 @@ impl<'a> Document<'a> {
         Ok(raw)
     }
 
-    fn begin(&mut self, name: &str, tag: &'a str) -> Result<(), ManifestError> {
-        if self.depth == 0 && name != ROOT {
+    fn begin(&mut self, tag: &BytesStart<'_>, raw: &'a str) -> Result<(), ManifestError> {
+        // Markup in a value, which the reader lets pass, would make tags of what is no tag.
+        let is_well_formed =
+            tag.attributes().all(|attribute| attribute.is_ok_and(|a| !a.value.contains('<')));
+        if !is_well_formed {
+            return Err(ManifestError::Malformed);
+        }
+        let name = tag.local_name();
+        if self.depth == 0 && name.as_ref() != ROOT {
             return Err(ManifestError::Root);
         }
         self.pieces.push(Piece::Open);
-        let attributes = URI_ATTRIBUTES.iter().find(|(element, _)| *element == name);
-        self.attributes(tag, attributes.map_or(&[], |(_, names)| *names));
+        let attributes = URI_ATTRIBUTES.iter().find(|(element, _)| *element == name.as_ref());
+        self.attributes(raw, attributes.map_or(&[], |(_, names)| *names));
         Ok(())
     }
 

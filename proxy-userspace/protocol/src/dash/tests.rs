@@ -105,6 +105,12 @@ fn entities_are_read_and_written() {
 }
 
 #[test]
+fn what_surrounds_the_root_stays() {
+    let text = "\u{FEFF}<?xml version=\"1.0\"?>\n<!-- a --><MPD><BaseURL>v.mp4</BaseURL></MPD>\n<!-- b -->\n";
+    check(text, &text.replace("v.mp4", "v.mp4?spbhid=ID"));
+}
+
+#[test]
 fn what_is_no_manifest_is_refused() {
     for (body, error) in [
         ("", ManifestError::Root),
@@ -115,13 +121,15 @@ fn what_is_no_manifest_is_refused() {
         ("<MPD>", ManifestError::Malformed),
         ("<MPD><Period></MPD>", ManifestError::Malformed),
         ("<MPD></MPD", ManifestError::Malformed),
+        ("<MPD><SegmentURL media='<a>'/></MPD>", ManifestError::Malformed),
+        ("<MPD><SegmentURL media='a' media='b'/></MPD>", ManifestError::Malformed),
+        ("<MPD><SegmentURL media=a/></MPD>", ManifestError::Malformed),
         ("<MPD><BaseURL>a</MPD>", ManifestError::Malformed),
         ("<!DOCTYPE MPD [<!ENTITY a \"b\">]><MPD>&a;</MPD>", ManifestError::Malformed),
     ] {
         assert_eq!(Manifest::parse(body.as_bytes()), Err(error), "{body}");
     }
     assert_eq!(Manifest::parse(b"<MPD>\xFF</MPD>"), Err(ManifestError::Encoding));
-    assert!(Manifest::parse("\u{FEFF}<?xml version=\"1.0\"?>\n<MPD/>\n<!-- -->\n".as_bytes()).is_ok());
 }
 
 #[test]

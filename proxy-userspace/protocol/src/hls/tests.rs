@@ -129,12 +129,20 @@ fn a_low_latency_playlist_keeps_everything_else() {
 
 #[test]
 fn what_is_no_playlist_is_refused() {
-    for body in ["", "Not Found", "<html>", "#EXTM3U8\n", " #EXTM3U\n", "\n#EXTM3U\n", "#EXTINF:4,\n#EXTM3U"]
-    {
+    for body in [
+        "",
+        "Not Found",
+        "<html>",
+        "#EXTM3U8\n",
+        " #EXTM3U\n",
+        "\n#EXTM3U\n",
+        "#EXTINF:4,\n#EXTM3U",
+        "\u{FEFF}#EXTM3U\n",
+    ] {
         assert_eq!(Playlist::parse(body.as_bytes()), Err(PlaylistError::FirstLine), "{body}");
     }
     assert_eq!(Playlist::parse(b"#EXTM3U\n\xFF"), Err(PlaylistError::Encoding));
-    for body in ["#EXTM3U", "#EXTM3U \r\n", "\u{FEFF}#EXTM3U\n"] {
+    for body in ["#EXTM3U", "#EXTM3U \r\n"] {
         assert!(Playlist::parse(body.as_bytes()).is_ok(), "{body}");
     }
 }
