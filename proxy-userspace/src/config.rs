@@ -5,13 +5,14 @@
 use std::{env, fmt, fs, net::IpAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
+use proxy_protocol::stream_url::StreamRules;
 
 pub use self::{
     args::Command,
     error::{ConfigError, ConfigErrors},
     layers::{File, Layer, Layers, Values},
     parse::ValueError,
-    values::{Listen, Secret},
+    values::{DatapathMode, Listen, LoadBalancer, LogFormat, OnStop, Secret, TcpJoin},
 };
 
 mod args;
@@ -149,8 +150,8 @@ impl Default for Config {
 impl fmt::Display for Config {
     /// One line on where we listen, then one for each setting that somebody made.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http {}, api {}, webrtc {}", self.http_server, self.http_api, self.webrtc_server)?;
-        write!(f, ", system api {}; no RTMP and no SRT in this version", self.system_api)?;
+        write!(f, "rtmp {}, http {}, api {}", self.rtmp_server, self.http_server, self.http_api)?;
+        write!(f, ", webrtc {}, system api {}; no SRT in this version", self.webrtc_server, self.system_api)?;
         self.given.iter().try_for_each(|given| write!(f, "\n{given}"))
     }
 }
@@ -159,15 +160,6 @@ impl fmt::Display for Given {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}={} ({})", self.variable, self.value, self.layer)
     }
-}
-
-/// `PROXY_LOAD_BALANCER_TYPE`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LoadBalancer {
-    /// Registry in this process: one proxy.
-    Memory,
-    /// Registry in Redis: a fleet.
-    Redis,
 }
 
 /// `PROXY_REDIS_*`.
@@ -226,6 +218,13 @@ pub struct Streams {
     pub go_compatible: bool,
 }
 
+impl Streams {
+    /// The rules that name streams.
+    pub fn rules(&self) -> StreamRules {
+        StreamRules { vhosts: self.vhosts.clone(), go_compatible: self.go_compatible }
+    }
+}
+
 /// Signalling limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Signalling {
@@ -261,6 +260,8 @@ pub struct Webrtc {
 pub struct Sources {
     /// `PROXY_SOURCE_PORTS`, default `61000-65535`.
     pub ports: RangeInclusive<u16>,
+    /// `PROXY_TCP_SOURCE_PORTS`, default `20000-29999`.
+    pub tcp_ports: RangeInclusive<u16>,
     /// `PROXY_SOURCE_ADDRESSES`: addresses to send from; empty means the one the route to the origin prefers.
     pub addresses: Vec<IpAddr>,
     /// `PROXY_SOURCE_PORT_REST`: how long a freed port rests, default 45 s.
@@ -284,21 +285,10 @@ pub struct Datapath {
     pub misses_per_source: u32,
     /// `PROXY_MISSES_IN_ALL`: the same from all such networks, on one CPU, default 2048.
     pub misses_in_all: u32,
+    /// `PROXY_TCP_JOIN`.
+    pub tcp_join: TcpJoin,
     /// `PROXY_RELAY_WORKERS`: userspace relay threads, default the number of CPUs, at most 8.
     pub relay_workers: usize,
-}
-
-/// `PROXY_DATAPATH`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DatapathMode {
-    /// Native XDP where it is safe, else TC, else userspace.
-    Auto,
-    /// Native XDP, with TC for flows whose egress cannot take XDP frames.
-    Xdp,
-    /// TC alone.
-    Tc,
-    /// No kernel program.
-    Userspace,
 }
 
 /// What one process leaves to the next.
@@ -312,22 +302,4 @@ pub struct Lifecycle {
     pub runtime_dir: Option<PathBuf>,
     /// `PROXY_TAKE_OVER`: take over from the process that runs.
     pub take_over: bool,
-}
-
-/// `PROXY_ON_STOP`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnStop {
-    /// Sessions are left to the next process.
-    Keep,
-    /// Sessions end, and nothing stays in the kernel.
-    Drain,
-}
-
-/// `PROXY_LOG_FORMAT`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
 }

@@ -4,6 +4,7 @@ pub mod conntrack;
 mod filter;
 pub mod handover;
 pub mod icmp;
+pub mod join;
 pub mod namespace;
 pub mod neighbour_answers;
 pub mod route;

@@ -1,6 +1,6 @@
 //! Raw layers become a [`Config`]: every value is parsed, then values are compared with each other.
 
-use std::thread::available_parallelism;
+use std::{ops::RangeInclusive, thread::available_parallelism};
 
 use super::{
     Config, ConfigError, ConfigErrors, Datapath, DefaultBackend, Given, Layers, Lifecycle, Listen,
@@ -192,6 +192,7 @@ impl Reader<'_> {
     fn sources(&mut self) -> Sources {
         Sources {
             ports: self.required(s::SOURCE_PORTS, parse::source_ports),
+            tcp_ports: self.required(s::TCP_SOURCE_PORTS, parse::source_ports),
             addresses: self.list(s::SOURCE_ADDRESSES, parse::ip),
             rest: self.required(s::SOURCE_PORT_REST, parse::duration),
         }
@@ -207,6 +208,7 @@ impl Reader<'_> {
             max_flows_v6: self.required(s::MAX_FLOWS_V6, parse::number(1..=16 << 20)),
             misses_per_source: self.required(s::MISSES_PER_SOURCE, parse::number(1..=1_000_000)),
             misses_in_all: self.required(s::MISSES_IN_ALL, parse::number(1..=1_000_000)),
+            tcp_join: self.required(s::TCP_JOIN, parse::tcp_join),
             relay_workers: self.optional(s::RELAY_WORKERS, parse::number(1..=256)).unwrap_or_else(cpus),
         }
     }
@@ -251,7 +253,8 @@ impl Reader<'_> {
         let udp = [(s::WEBRTC_SERVER, config.webrtc_server), (s::SRT_SERVER, config.srt_server)];
         self.find_port_clashes("TCP", &tcp);
         self.find_port_clashes("UDP", &udp);
-        self.find_source_port_clashes(&udp, config);
+        self.find_source_port_clashes(&udp, s::SOURCE_PORTS, &config.sources.ports);
+        self.find_source_port_clashes(&tcp, s::TCP_SOURCE_PORTS, &config.sources.tcp_ports);
     }
 
     fn find_port_clashes(&mut self, protocol: &'static str, listeners: &[(Setting, Listen)]) {
@@ -265,11 +268,16 @@ impl Reader<'_> {
         }
     }
 
-    fn find_source_port_clashes(&mut self, listeners: &[(Setting, Listen)], config: &Config) {
+    fn find_source_port_clashes(
+        &mut self,
+        listeners: &[(Setting, Listen)],
+        source_ports: Setting,
+        range: &RangeInclusive<u16>,
+    ) {
         for (setting, listen) in listeners {
-            let clashes = config.sources.ports.contains(&listen.port);
-            if clashes && self.is_read(setting) && self.is_read(&s::SOURCE_PORTS) {
-                let (setting, ports) = (setting.variable, s::SOURCE_PORTS.variable);
+            let clashes = range.contains(&listen.port);
+            if clashes && self.is_read(setting) && self.is_read(&source_ports) {
+                let (setting, ports) = (setting.variable, source_ports.variable);
                 self.errors.push(ConfigError::SourcePortClash { setting, port: listen.port, ports });
             }
         }

@@ -4,7 +4,7 @@ use std::{fmt::Display, net::IpAddr, ops::RangeInclusive, str::FromStr, time::Du
 
 use ipnet::IpNet;
 
-use super::{DatapathMode, Listen, LoadBalancer, LogFormat, OnStop};
+use super::{DatapathMode, Listen, LoadBalancer, LogFormat, OnStop, TcpJoin};
 
 /// Why a value was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -304,6 +304,16 @@ fn list_item<T>(text: &str, item: impl Fn(&str) -> Parsed<T>) -> Parsed<T> {
 /// Any text.
 pub(super) fn text(value: &str) -> Parsed<String> {
     Ok(value.to_owned())
+}
+
+/// `auto`, `copy` or `splice`.
+pub(super) fn tcp_join(value: &str) -> Parsed<TcpJoin> {
+    match value {
+        "auto" => Ok(TcpJoin::Auto),
+        "copy" => Ok(TcpJoin::Copy),
+        "splice" => Ok(TcpJoin::Splice),
+        _ => Err(ValueError::NotOneOf("`auto`, `copy`, `splice`")),
+    }
 }
 
 /// `memory` or `redis`.

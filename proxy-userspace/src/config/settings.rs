@@ -213,6 +213,8 @@ settings! {
             "most sessions at a time; more are refused with 503";
         SOURCE_PORTS: Range, "PROXY_SOURCE_PORTS", "source-ports", "source_ports", "61000-65535",
             "ports media is sent from towards origins, one a session and origin; keep them out of ip_local_port_range";
+        TCP_SOURCE_PORTS: Range, "PROXY_TCP_SOURCE_PORTS", "tcp-source-ports", "tcp_source_ports", "20000-29999",
+            "ports TCP streams are fetched and sent from, one a connection and origin; keep them out of ip_local_port_range";
         SOURCE_ADDRESSES: List, "PROXY_SOURCE_ADDRESSES", "source-addresses", "source_addresses", "",
             "own addresses to send from; without it the one the route to the origin prefers";
         SOURCE_PORT_REST: Duration, "PROXY_SOURCE_PORT_REST", "source-port-rest", "source_port_rest", "45s",
@@ -233,6 +235,8 @@ settings! {
             "packets without a flow that come up in a second from a /24 or /56 that no session is awaited from";
         MISSES_IN_ALL: Number, "PROXY_MISSES_IN_ALL", "misses-in-all", "misses_in_all", "2048",
             "packets without a flow that come up in a second on one CPU from all networks that no session is awaited from";
+        TCP_JOIN: Text, "PROXY_TCP_JOIN", "tcp-join", "tcp_join", "auto",
+            "how the bytes of TCP streams get from one connection to the other: `copy`, `splice`, or `auto` as suits each";
         RELAY_WORKERS: Number, "PROXY_RELAY_WORKERS", "relay-workers", "relay_workers", "",
             "threads of the userspace relay; without it one a CPU, at most 8";
     }

@@ -79,3 +79,55 @@ impl fmt::Debug for Secret {
         f.write_str("***")
     }
 }
+
+/// `PROXY_LOAD_BALANCER_TYPE`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoadBalancer {
+    /// Registry in this process: one proxy.
+    Memory,
+    /// Registry in Redis: a fleet.
+    Redis,
+}
+
+/// `PROXY_DATAPATH`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DatapathMode {
+    /// Native XDP where it is safe, else TC, else userspace.
+    Auto,
+    /// Native XDP, with TC for flows whose egress cannot take XDP frames.
+    Xdp,
+    /// TC alone.
+    Tc,
+    /// No kernel program.
+    Userspace,
+}
+
+/// `PROXY_TCP_JOIN`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TcpJoin {
+    /// As suits what a connection carries.
+    #[default]
+    Auto,
+    /// Through buffers of the process.
+    Copy,
+    /// By splice(2).
+    Splice,
+}
+
+/// `PROXY_ON_STOP`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnStop {
+    /// Sessions are left to the next process.
+    Keep,
+    /// Sessions end, and nothing stays in the kernel.
+    Drain,
+}
+
+/// `PROXY_LOG_FORMAT`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}

@@ -32,7 +32,6 @@ const UNSAFE_HOMES: &[&str] = &[
     "proxy-userspace/src/datapath/kernel",
     "proxy-userspace/src/net/handover.rs",
     "proxy-userspace/src/net/namespace.rs",
-    "proxy-userspace/src/net/splice.rs",
     "proxy-userspace/src/net/udp",
     "tests/bench-ebpf/src",
     "tests/bench-tables/src",
@@ -60,7 +59,13 @@ const BOUNDARIES: &[Boundary] = &[
     boundary(
         "tokio::net",
         USERSPACE,
-        &["proxy-userspace/src/net", "proxy-userspace/src/api", "proxy-userspace/src/origin/probe.rs"],
+        &[
+            "proxy-userspace/src/net",
+            "proxy-userspace/src/api",
+            "proxy-userspace/src/origin/probe.rs",
+            "proxy-userspace/src/rtmp",
+            "proxy-userspace/src/live",
+        ],
     ),
     boundary(
         "libc::",
@@ -68,7 +73,6 @@ const BOUNDARIES: &[Boundary] = &[
         &[
             "proxy-userspace/src/net/namespace.rs",
             "proxy-userspace/src/net/udp",
-            "proxy-userspace/src/net/splice.rs",
             // membarrier, which no crate names.
             "proxy-userspace/src/datapath/kernel/grace.rs",
             // Commands of the bpf system call that no crate has.

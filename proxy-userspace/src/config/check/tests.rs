@@ -143,7 +143,7 @@ fn srs_ports_replace_defaults_and_nothing_else() {
     let config = variables(&[("PROXY_SRS_PORTS", "on"), ("PROXY_HTTP_SERVER", "18080")]);
     assert_eq!(
         config.to_string().lines().next(),
-        Some("http :18080, api :1985, webrtc :8000, system api :12025; no RTMP and no SRT in this version")
+        Some("rtmp :1935, http :18080, api :1985, webrtc :8000, system api :12025; no SRT in this version")
     );
     assert_eq!((config.rtmp_server.port, config.srt_server.port), (1935, 10080));
 }
