@@ -9,15 +9,18 @@ use std::{
 
 use anyhow::Context as _;
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
     task::JoinSet,
 };
 
-use self::servers::{Backend, Servers};
+use self::{
+    process::{Signals, quit_by_force_after, raise_descriptor_limit},
+    servers::{Backend, Servers},
+};
 use crate::{
     api::{resolve::Resolver, system},
     config::{Config, DefaultBackend, OnStop},
+    connections::Connections,
     control::{Control, ControlLoop, EVENT_QUEUE},
     datapath::{
         installer::Installer,
@@ -26,13 +29,17 @@ use crate::{
     executor::{Executor, OriginsByUfrags},
     first_use,
     lifecycle::{Home, Inherited, Startup},
-    net::handover::{Channel, Parcel, Role},
+    net::{
+        handover::{Channel, Parcel, Role},
+        tcp::Dialer,
+    },
     origin::{Origin, Registry, memory::MemoryRegistry, probe::NetworkProbe, registration::Registration},
     proxy::{Event, InheritedFlow, Limits, Proxy},
     session::{RelayReason, record::RecordStore, source_port::SourcePorts},
 };
 
 mod kernel;
+mod process;
 mod servers;
 
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(2);
@@ -66,14 +73,11 @@ struct App {
     registry: Arc<MemoryRegistry>,
     resolver: Arc<Resolver>,
     control: Control,
+    connections: Arc<Connections>,
+    dialer: Arc<Dialer>,
     webrtc_port: u16,
     keeps_records: bool,
     signals: Signals,
-}
-
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
 }
 
 /// Runs the proxy until SIGINT, SIGTERM or a take-over.
@@ -116,7 +120,23 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tasks
         .spawn(Arc::clone(&registry).watch(Arc::new(NetworkProbe { timeout: config.origins.probe_timeout })));
     tasks.spawn(control_loop.run(event_queue, origin_events, Arc::clone(&registry) as Arc<dyn Registry>));
-    let app = App { config, servers, home, registry, resolver, control, webrtc_port, keeps_records, signals };
+    let connections = Arc::new(Connections::default());
+    tasks.spawn(Arc::clone(&connections).keep_picks(Arc::clone(&registry) as Arc<dyn Registry>));
+    let sources = &config.sources;
+    let dialer = Arc::new(Dialer::new(sources.tcp_ports.clone(), sources.addresses.clone(), rand::random()));
+    let app = App {
+        config,
+        servers,
+        home,
+        registry,
+        resolver,
+        control,
+        connections,
+        dialer,
+        webrtc_port,
+        keeps_records,
+        signals,
+    };
     app.serve().await
 }
 
@@ -136,7 +156,8 @@ impl App {
                     serving.join_all().await;
                     match self.hand_over(channel).await {
                         Ok(()) => {
-                            tracing::info!("another process has taken over");
+                            tracing::info!("another process has taken over; TCP streams end here");
+                            self.connections.close(self.config.grace_quit_timeout).await;
                             return Ok(());
                         }
                         Err(error) => tracing::error!("take-over failed, this process goes on: {error:#}"),
@@ -160,8 +181,8 @@ impl App {
     }
 
     fn backend(&self) -> Backend<'_> {
-        let Self { config, webrtc_port, registry, control, resolver, .. } = self;
-        Backend { config, webrtc_port: *webrtc_port, registry, control, resolver }
+        let Self { config, webrtc_port, registry, control, resolver, connections, dialer, .. } = self;
+        Backend { config, webrtc_port: *webrtc_port, registry, control, resolver, connections, dialer }
     }
 
     async fn wait(&mut self) -> Wake {
@@ -207,10 +228,11 @@ impl App {
     }
 
     async fn end(self, how: End, serving: JoinSet<()>) {
-        let Self { config, servers, home, control, .. } = self;
+        let Self { config, servers, home, control, connections, .. } = self;
         // From here on connections are refused.
         drop(servers);
         quit_by_force_after(config.force_quit_timeout);
+        connections.close(Duration::ZERO).await;
         serving.join_all().await;
         match how {
             End::Keep => {
@@ -279,6 +301,7 @@ async fn resolve_default(resolver: &Resolver, backend: &DefaultBackend) -> anyho
 
 fn report(config: &Config, ports: first_use::Ports, kernel: Option<&Installer>) -> anyhow::Result<()> {
     tracing::info!(
+        rtmp = ports.rtmp,
         http_api = ports.api,
         http_server = ports.http,
         system_api = ports.system,
@@ -303,31 +326,4 @@ fn report(config: &Config, ports: first_use::Ports, kernel: Option<&Installer>) 
 
 fn own_address(config: &Config) -> IpAddr {
     config.system_api.specific_ip().unwrap_or_else(first_use::own_address)
-}
-
-impl Signals {
-    fn watch() -> anyhow::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt()).context("failed to watch for SIGINT")?,
-            terminate: signal(SignalKind::terminate()).context("failed to watch for SIGTERM")?,
-        })
-    }
-}
-
-/// The process ends then, whatever is left.
-fn quit_by_force_after(limit: Duration) {
-    std::thread::spawn(move || {
-        std::thread::sleep(limit);
-        tracing::error!("stopped by force: PROXY_FORCE_QUIT_TIMEOUT is over");
-        std::process::exit(1);
-    });
-}
-
-/// Each source port in use is a descriptor.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        tracing::warn!(%error, "failed to raise the limit of open files");
-    }
 }

@@ -10,6 +10,8 @@ use std::{
 /// The ports the proxy listens on, as bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ports {
+    /// RTMP.
+    pub rtmp: u16,
     /// HTTP streams.
     pub http: u16,
     /// WHIP, WHEP and the JSON API.
@@ -23,11 +25,12 @@ pub struct Ports {
 /// What to do with a proxy at `ip` that no origin has registered with.
 pub fn text(ip: IpAddr, ports: Ports, needs_token: bool) -> String {
     let host = Host(ip);
-    let Ports { http, api, webrtc, system } = ports;
+    let Ports { rtmp, http, api, webrtc, system } = ports;
     let mut text = format!(
         "No SRS origin is known yet.\n\
          \n\
          This proxy listens on:\n\
+         \x20 RTMP           rtmp://{host}:{rtmp}/\n\
          \x20 WHIP, WHEP     http://{host}:{api}/rtc/v1/whip/  http://{host}:{api}/rtc/v1/whep/\n\
          \x20 WebRTC media   udp://{host}:{webrtc}\n\
          \x20 HTTP           http://{host}:{http}/\n\
@@ -41,7 +44,7 @@ pub fn text(ip: IpAddr, ports: Ports, needs_token: bool) -> String {
     if needs_token {
         text.push_str(TOKEN);
     }
-    write!(text, "\n{}", clients(&host, api)).expect("writing to a string cannot fail");
+    write!(text, "\n{}", clients(&host, ports)).expect("writing to a string cannot fail");
     text
 }
 
@@ -79,10 +82,12 @@ fn heartbeat(ip: IpAddr, system: u16) -> String {
     )
 }
 
-fn clients(host: &Host, api: u16) -> String {
+fn clients(host: &Host, Ports { rtmp, http, api, .. }: Ports) -> String {
     format!(
         "Then publish and play:\n\
          \n\
+         \x20 RTMP      rtmp://{host}:{rtmp}/live/livestream (OBS: Service Custom, Server rtmp://{host}:{rtmp}/live)\n\
+         \x20 HTTP-FLV  http://{host}:{http}/live/livestream.flv\n\
          \x20 OBS       Settings > Stream > Service WHIP, Server\n\
          \x20           http://{host}:{api}/rtc/v1/whip/?app=live&stream=livestream\n\
          \x20 ffmpeg 8  ffmpeg -re -f lavfi -i testsrc=size=1280x720:rate=30 -f lavfi -i sine \\\n\
@@ -108,7 +113,7 @@ impl Display for Host {
 mod tests {
     use super::*;
 
-    const PORTS: Ports = Ports { http: 18080, api: 11985, webrtc: 18000, system: 12025 };
+    const PORTS: Ports = Ports { rtmp: 11935, http: 18080, api: 11985, webrtc: 18000, system: 12025 };
 
     fn shown(ip: &str, needs_token: bool) -> String {
         text(ip.parse().unwrap(), PORTS, needs_token)
@@ -127,6 +132,8 @@ mod tests {
         let text = shown("192.0.2.7", false);
         for line in [
             "udp://192.0.2.7:18000",
+            "rtmp://192.0.2.7:11935/live/livestream",
+            "http://192.0.2.7:18080/live/livestream.flv",
             "http://192.0.2.7:18080/",
             "http://192.0.2.7:11985/rtc/v1/whip/?app=live&stream=livestream",
             "http://192.0.2.7:11985/rtc/v1/whep/?app=live&stream=livestream",

@@ -7,5 +7,7 @@ pub mod icmp;
 pub mod join;
 pub mod namespace;
 pub mod neighbour_answers;
+pub mod rewound;
 pub mod route;
+pub mod tcp;
 pub mod udp;

@@ -91,6 +91,8 @@ pub trait Registry: Send + Sync + 'static {
     async fn register(&self, origin: Origin) -> Result<(), PickError>;
     /// The stream's origin; chosen once, atomically, if it has none that lives.
     async fn pick(&self, stream: &StreamKey) -> Result<Arc<Origin>, PickError>;
+    /// The origin that takes streams and whose RTMP is at this address.
+    async fn at_rtmp(&self, address: SocketAddr) -> Option<Arc<Origin>>;
     /// Tells that a stream is in use, so that its pick does not expire.
     async fn refresh(&self, stream: &StreamKey);
     /// Reports that `origin` could not be reached; the next pick avoids it until it answers a probe.

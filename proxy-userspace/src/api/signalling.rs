@@ -124,10 +124,7 @@ impl Signalling {
         Self {
             registry,
             sink,
-            rules: StreamRules {
-                vhosts: config.streams.vhosts.clone(),
-                go_compatible: config.streams.go_compatible,
-            },
+            rules: config.streams.rules(),
             limits,
             beginners: Mutex::new(beginners(&config.signalling)),
             trusted_proxies: config.trusted_proxies.clone(),

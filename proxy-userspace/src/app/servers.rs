@@ -1,6 +1,6 @@
-//! The three HTTP servers.
+//! The listeners of TCP and what is behind them: three HTTP servers, and RTMP.
 
-use std::{os::fd::OwnedFd, sync::Arc};
+use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use tokio::{sync::watch, task::JoinSet};
@@ -8,19 +8,29 @@ use tokio::{sync::watch, task::JoinSet};
 use crate::{
     api::{BodyLimits, Server, resolve::Resolver, signalling, status, stream_http, system},
     config::{Config, Listen},
+    connections::Connections,
     control::Control,
     first_use,
     lifecycle::Inherited,
-    net::handover::Role,
+    live::{self, Live},
+    net::{
+        handover::Role,
+        tcp::{Dialer, Listeners},
+    },
     origin::{Registry, memory::MemoryRegistry},
+    rtmp::{self, Rtmp},
     telemetry,
 };
 
 /// A heartbeat is a few hundred bytes.
 const HEARTBEAT_LIMIT: usize = 64 << 10;
 
-/// The three HTTP servers, bound.
+/// An origin may ask a web hook whether it takes a stream, and that one somebody else.
+const START_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The servers, bound.
 pub(super) struct Servers {
+    rtmp: Listeners,
     api: Server,
     http: Server,
     system: Server,
@@ -34,18 +44,59 @@ pub(super) struct Backend<'a> {
     pub(super) registry: &'a Arc<MemoryRegistry>,
     pub(super) control: &'a Control,
     pub(super) resolver: &'a Arc<Resolver>,
+    pub(super) connections: &'a Arc<Connections>,
+    pub(super) dialer: &'a Arc<Dialer>,
+}
+
+impl Backend<'_> {
+    fn live(&self) -> Live {
+        let signalling = &self.config.signalling;
+        Live {
+            registry: Arc::clone(self.registry) as Arc<dyn Registry>,
+            rules: self.config.streams.rules(),
+            trusted_proxies: self.config.trusted_proxies.as_slice().into(),
+            connections: Arc::clone(self.connections),
+            dialer: Arc::clone(self.dialer),
+            join: self.config.datapath.tcp_join,
+            deadlines: live::Deadlines {
+                head: signalling.client_timeout,
+                dial: signalling.origin_timeout / 2,
+            },
+        }
+    }
+
+    fn rtmp(&self) -> Rtmp {
+        let signalling = &self.config.signalling;
+        Rtmp {
+            registry: Arc::clone(self.registry) as Arc<dyn Registry>,
+            rules: self.config.streams.rules(),
+            connections: Arc::clone(self.connections),
+            dialer: Arc::clone(self.dialer),
+            join: self.config.datapath.tcp_join,
+            deadlines: rtmp::Deadlines {
+                client: signalling.client_timeout,
+                dial: signalling.origin_timeout / 2,
+                origin: signalling.origin_timeout,
+                start: START_DEADLINE,
+            },
+        }
+    }
 }
 
 impl Servers {
     /// Listens where configured, on inherited sockets where there are.
     pub(super) fn open(config: &Config, inherited: &mut Inherited) -> anyhow::Result<Self> {
-        let mut open = |name: &str, listen: Listen, is_ours: fn(&Role) -> bool| {
+        let mut listeners = |name: &str, listen: Listen, is_ours: fn(&Role) -> bool| {
             let sockets: Vec<OwnedFd> =
                 inherited.take(is_ours).into_iter().map(|(_, socket)| socket).collect();
-            Server::inherit(listen, sockets)
+            Listeners::inherit(listen, sockets)
                 .with_context(|| format!("failed to listen on {name} port {}", listen.port))
         };
+        let rtmp =
+            listeners("PROXY_RTMP_SERVER", config.rtmp_server, |role| matches!(role, Role::RtmpServer(_)))?;
+        let mut open = |name, listen, is_ours| listeners(name, listen, is_ours).map(Server::new);
         Ok(Self {
+            rtmp,
             api: open("PROXY_HTTP_API", config.http_api, |role| matches!(role, Role::HttpApi(_)))?,
             http: open("PROXY_HTTP_SERVER", config.http_server, |role| matches!(role, Role::HttpServer(_)))?,
             system: open("PROXY_SYSTEM_API", config.system_api, |role| matches!(role, Role::SystemApi(_)))?,
@@ -55,6 +106,7 @@ impl Servers {
     /// The ports, for people.
     pub(super) fn ports(&self, webrtc: u16) -> anyhow::Result<first_use::Ports> {
         Ok(first_use::Ports {
+            rtmp: self.rtmp.local_addr()?.port(),
             http: self.http.local_addr()?.port(),
             api: self.api.local_addr()?.port(),
             webrtc,
@@ -65,6 +117,7 @@ impl Servers {
     /// Second descriptors of every listener, for the next process.
     pub(super) fn share(&self) -> std::io::Result<Vec<(Role, OwnedFd)>> {
         let mut shared = Vec::new();
+        shared.extend(self.rtmp.share()?.into_iter().map(|(at, socket)| (Role::RtmpServer(at), socket)));
         shared.extend(self.api.share()?.into_iter().map(|(at, socket)| (Role::HttpApi(at), socket)));
         shared.extend(self.http.share()?.into_iter().map(|(at, socket)| (Role::HttpServer(at), socket)));
         shared.extend(self.system.share()?.into_iter().map(|(at, socket)| (Role::SystemApi(at), socket)));
@@ -77,7 +130,7 @@ impl Servers {
         backend: Backend<'_>,
         stopping: &watch::Receiver<bool>,
     ) -> anyhow::Result<JoinSet<()>> {
-        let Backend { config, webrtc_port, registry, control, resolver } = backend;
+        let Backend { config, webrtc_port, registry, control, resolver, connections, .. } = backend;
         let registry = Arc::clone(registry) as Arc<dyn Registry>;
         let signalling = signalling::Signalling::new(
             config,
@@ -86,25 +139,32 @@ impl Servers {
             Arc::new(control.clone()),
             Arc::clone(resolver),
         );
-        let totals = control.totals();
+        let (totals, carried) = (control.totals(), Arc::clone(connections));
         let system = system::System {
             registry,
             resolver: Arc::clone(resolver),
             token: config.registration_token.clone(),
             limits: BodyLimits { size: HEARTBEAT_LIMIT, time: config.signalling.client_timeout },
-            metrics: Arc::new(move || telemetry::metrics::encode(&totals.borrow())),
+            metrics: Arc::new(move || telemetry::metrics::encode(&totals.borrow(), &carried.totals())),
             readiness: readiness(stopping.clone()),
         };
-        let status = status::router(control.clone(), config.registration_token.clone());
+        let status =
+            status::router(control.clone(), Arc::clone(connections), config.registration_token.clone());
         let (client_timeout, grace) = (config.signalling.client_timeout, config.grace_quit_timeout);
         let mut serving = JoinSet::new();
         for (server, router) in [
             (&self.api, signalling::router(signalling)),
-            (&self.http, stream_http::router()),
             (&self.system, system::router(system).merge(status)),
         ] {
             let server = server.try_clone().context("failed to share a listener")?;
             serving.spawn(server.serve(router, client_timeout, grace, stopping.clone()));
+        }
+        let http = self.http.try_clone().context("failed to share a listener")?;
+        let (live, router) = (backend.live(), stream_http::router());
+        serving.spawn(http.serve_with(live, router, client_timeout, grace, stopping.clone()));
+        let listeners = self.rtmp.try_clone().context("failed to share a listener")?;
+        for acceptor in listeners.into_acceptors(rtmp::MAX_CONNECTIONS, stopping) {
+            serving.spawn(backend.rtmp().accept(acceptor));
         }
         Ok(serving)
     }

@@ -29,6 +29,24 @@ pub(super) struct Totals {
     pub(super) ports_capacity: usize,
 }
 
+/// The TCP streams.
+#[derive(Debug, Deserialize)]
+struct Streams {
+    connections: Vec<Stream>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Stream {
+    id: u64,
+    protocol: String,
+    client: String,
+    stream: Option<String>,
+    origin: Option<String>,
+    age: f64,
+    to_origin: u64,
+    to_client: u64,
+}
+
 #[derive(Debug, Deserialize)]
 struct Interface {
     name: String,
@@ -65,7 +83,10 @@ pub async fn status(config: &Config, json: bool) -> anyhow::Result<()> {
         answer.push('\n');
         return print(&answer);
     }
-    print(&table(&parsed(&answer)?))
+    let streams = ask_running(config, "/api/v1/proxy/connections").await?;
+    let Streams { connections } =
+        serde_json::from_str(&streams).context("its streams are unknown to this version")?;
+    print(&format!("{}{}", table(&parsed(&answer)?), streams_table(&connections)))
 }
 
 /// The status of the process that runs.
@@ -78,9 +99,13 @@ fn parsed(answer: &str) -> anyhow::Result<Status> {
 }
 
 async fn answer(config: &Config) -> anyhow::Result<String> {
+    ask_running(config, "/api/v1/proxy/status").await
+}
+
+async fn ask_running(config: &Config, path: &str) -> anyhow::Result<String> {
     let (_, holder) = running(config)?;
     let address = holder.and_then(|holder| holder.system_api).unwrap_or_else(|| configured_address(config));
-    let answer = ask(config, address, Method::GET, "/api/v1/proxy/status").await;
+    let answer = ask(config, address, Method::GET, path).await;
     answer.with_context(|| match holder {
         Some(holder) => format!("{holder} runs and does not tell its status"),
         None => "no srs-xproxy runs here".to_owned(),
@@ -108,6 +133,26 @@ fn table(status: &Status) -> String {
         text.push_str(&aligned(&head, sessions.iter().map(Session::row)));
     }
     text
+}
+
+fn streams_table(streams: &[Stream]) -> String {
+    let head = ["ID", "PROTOCOL", "STREAM", "CLIENT", "ORIGIN", "AGE", "KIB TO ORIGIN", "KIB TO CLIENT"];
+    if streams.is_empty() { String::new() } else { aligned(&head, streams.iter().map(Stream::row)) }
+}
+
+impl Stream {
+    fn row(&self) -> Vec<String> {
+        vec![
+            self.id.to_string(),
+            self.protocol.clone(),
+            self.stream.clone().unwrap_or_default(),
+            self.client.clone(),
+            self.origin.clone().unwrap_or_default(),
+            format!("{:.0} s", self.age),
+            (self.to_origin >> 10).to_string(),
+            (self.to_client >> 10).to_string(),
+        ]
+    }
 }
 
 impl Interface {
@@ -178,6 +223,28 @@ mod tests {
     fn columns_are_as_wide_as_their_widest_cell() {
         let rows = [vec!["1".to_owned(), "a".to_owned()], vec!["22222".to_owned(), "b".to_owned()]];
         assert_eq!(aligned(&["ID", "STREAM"], rows.into_iter()), "\nID     STREAM\n1      a\n22222  b\n");
+    }
+
+    #[test]
+    fn the_api_tells_everything_the_table_of_streams_shows() {
+        let view = crate::connections::ConnectionView {
+            id: 3,
+            protocol: crate::connections::Protocol::Rtmp,
+            client: "192.0.2.1:5000".parse().unwrap(),
+            stream: Some("v/live/a".into()),
+            origin: None,
+            age: 9.7,
+            to_origin: 2048,
+            to_client: 10_000,
+        };
+        let json = serde_json::json!({ "connections": [view] }).to_string();
+        let streams: Streams = serde_json::from_str(&json).unwrap();
+        let text = streams_table(&streams.connections);
+        assert!(
+            text.contains("3   rtmp      v/live/a  192.0.2.1:5000          10 s  2              9"),
+            "{text}"
+        );
+        assert_eq!(streams_table(&[]), "");
     }
 
     #[test]

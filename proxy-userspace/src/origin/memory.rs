@@ -1,6 +1,7 @@
 //! The registry of a proxy that stands alone: [`Origins`] behind a lock, driven by one task.
 
 use std::{
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -142,6 +143,10 @@ impl Registry for MemoryRegistry {
             Refusal::Undecided | Refusal::NoOrigin => PickError::NoOrigin(stream.clone()),
             Refusal::Full => PickError::Unavailable(refusal.to_string()),
         })
+    }
+
+    async fn at_rtmp(&self, address: SocketAddr) -> Option<Arc<Origin>> {
+        self.origins.lock().at_rtmp(address)
     }
 
     async fn refresh(&self, stream: &StreamKey) {

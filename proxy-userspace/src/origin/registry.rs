@@ -16,6 +16,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    net::SocketAddr,
     sync::Arc,
     time::Instant,
 };
@@ -163,6 +164,12 @@ impl Origins {
         let chosen = self.choose(random)?;
         self.assign(stream, &chosen, now);
         Ok(chosen)
+    }
+
+    /// The origin that serves and has its RTMP at this address.
+    pub fn at_rtmp(&self, address: SocketAddr) -> Option<Arc<Origin>> {
+        let mut serving = self.entries.values().filter(|entry| entry.is_serving());
+        serving.find(|entry| entry.origin.rtmp == Some(address)).map(|entry| Arc::clone(&entry.origin))
     }
 
     /// Records that `stream` is in use.

@@ -8,17 +8,18 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::control::snapshot::Totals;
+use crate::{connections::ProtocolTotals, control::snapshot::Totals};
 
 type Labels = Vec<(&'static str, &'static str)>;
 type Counters = Family<Labels, Counter<u64, AtomicU64>>;
 
 /// Writes `totals` in the OpenMetrics text format.
-pub fn encode(totals: &Totals) -> String {
+pub fn encode(totals: &Totals, connections: &[ProtocolTotals]) -> String {
     let mut registry = Registry::with_prefix("xproxy");
     sessions(&mut registry, totals);
     packets(&mut registry, totals);
     resources(&mut registry, totals);
+    streams(&mut registry, connections);
     let mut text = String::new();
     encode_text(&mut text, &registry).expect("writing to a string cannot fail");
     text
@@ -39,6 +40,22 @@ fn sessions(registry: &mut Registry, totals: &Totals) {
     counter(registry, "flow_installs", "Flows installed in the kernel", totals.offloads);
     by_reason(registry, "flows_relayed", "Flows not installed or removed again, by reason", &totals.relayed);
     counter(registry, "migrations", "Return paths moved to another client address", totals.migrations);
+}
+
+fn streams(registry: &mut Registry, connections: &[ProtocolTotals]) {
+    let (accepted, bytes) = (Counters::default(), Counters::default());
+    let open: Family<Labels, Gauge<u64, AtomicU64>> = Family::default();
+    for totals in connections {
+        let protocol = ("protocol", totals.protocol.name());
+        open.get_or_create(&vec![protocol]).set(totals.open);
+        accepted.get_or_create(&vec![protocol]).inc_by(totals.accepted);
+        for (direction, carried) in [("to_origin", totals.to_origin), ("to_client", totals.to_client)] {
+            bytes.get_or_create(&vec![protocol, ("direction", direction)]).inc_by(carried);
+        }
+    }
+    registry.register("connections", "TCP streams carried now", open);
+    registry.register("connections_accepted", "TCP streams accepted", accepted);
+    registry.register_with_unit("carried", "Bytes of TCP streams carried", Unit::Bytes, bytes);
 }
 
 fn packets(registry: &mut Registry, totals: &Totals) {
@@ -98,7 +115,10 @@ fn by_reason(registry: &mut Registry, name: &str, help: &str, counts: &BTreeMap<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::snapshot::{PathTotals, ReasonTotals};
+    use crate::{
+        connections::Protocol,
+        control::snapshot::{PathTotals, ReasonTotals},
+    };
 
     #[test]
     fn both_datapaths_are_rows_of_one_family() {
@@ -109,8 +129,13 @@ mod tests {
             ended: BTreeMap::from([("idle", 2)]),
             ..Totals::default()
         };
-        let text = encode(&totals);
+        let rtmp =
+            ProtocolTotals { protocol: Protocol::Rtmp, open: 2, accepted: 5, to_origin: 7, to_client: 8 };
+        let text = encode(&totals, &[rtmp]);
         for row in [
+            r#"xproxy_connections{protocol="rtmp"} 2"#,
+            r#"xproxy_connections_accepted_total{protocol="rtmp"} 5"#,
+            r#"xproxy_carried_bytes_total{protocol="rtmp",direction="to_client"} 8"#,
             r#"xproxy_packets_total{datapath="kernel",direction="to_client"} 99"#,
             r#"xproxy_packets_total{datapath="userspace",direction="to_client"} 1"#,
             r#"xproxy_frames_total{datapath="tc",reason="no_flow"} 3"#,

@@ -158,6 +158,15 @@ impl OriginSession {
         }
     }
 
+    /// A message of this kind goes to the client piece by piece; commands before there is media are for [`Self::apply`].
+    pub const fn relayed(&mut self, kind: u8) {
+        if matches!(self.step, OriginStep::Started)
+            && matches!(kind, kind::AUDIO | kind::VIDEO | kind::AGGREGATE)
+        {
+            self.step = OriginStep::Flowing;
+        }
+    }
+
     /// The origin has closed the connection before it accepted: why, as far as one can tell.
     #[must_use]
     pub fn closed(&self) -> Refusal {

@@ -21,6 +21,7 @@ use super::*;
 use crate::{
     api::Server,
     config::Listen,
+    net::tcp::Listeners,
     origin::{OriginId, OriginStatus, PickError},
     session::Role,
 };
@@ -146,7 +147,8 @@ fn origin(name: &str, api: SocketAddr) -> Arc<Origin> {
 }
 
 fn serve(router: Router) -> (SocketAddr, watch::Sender<bool>) {
-    let server = Server::bind(Listen { ip: Some(Ipv4Addr::LOCALHOST.into()), port: 0 }).unwrap();
+    let server =
+        Server::new(Listeners::bind(Listen { ip: Some(Ipv4Addr::LOCALHOST.into()), port: 0 }).unwrap());
     let address = server.local_addr().unwrap();
     let (stop, stopping) = watch::channel(false);
     let second = Duration::from_secs(1);
@@ -173,6 +175,10 @@ impl Registry for ListedOrigins {
         let failed = self.failed.lock();
         let mut up = self.origins.iter().filter(|origin| !failed.contains(&origin.id));
         up.next().cloned().ok_or_else(|| PickError::NoOrigin(stream.clone()))
+    }
+
+    async fn at_rtmp(&self, _: SocketAddr) -> Option<Arc<Origin>> {
+        None
     }
 
     async fn refresh(&self, _: &StreamKey) {}

@@ -11,7 +11,10 @@ pub(super) fn examine(config: &Config, findings: &mut Findings) {
     arithmetic(config, findings);
     let read = |name: &str| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap_or_default();
     let reserved = ranges(&read("ip_local_reserved_ports"));
-    overlap(&config.sources.ports, ephemeral(&read("ip_local_port_range")), &reserved, findings);
+    let ephemeral = ephemeral(&read("ip_local_port_range"));
+    for ports in [&config.sources.ports, &config.sources.tcp_ports] {
+        overlap(ports, ephemeral.clone(), &reserved, findings);
+    }
 }
 
 /// What the range comes to.
@@ -49,10 +52,10 @@ fn overlap(
     let shared = ours.clone().filter(|port| ephemeral.contains(port) && !is_reserved(port)).count();
     if shared > 0 {
         let text = format!(
-            "{shared} of them are in net.ipv4.ip_local_port_range: \
-             sysctl net.ipv4.ip_local_reserved_ports={}-{}",
-            ours.start(),
-            ours.end()
+            "{shared} of {first}-{last} are in net.ipv4.ip_local_port_range: \
+             sysctl net.ipv4.ip_local_reserved_ports={first}-{last}",
+            first = ours.start(),
+            last = ours.end()
         );
         findings.add(Level::Warning, SUBJECT, text);
     }

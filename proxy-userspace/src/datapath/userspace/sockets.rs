@@ -39,8 +39,12 @@ impl Sockets {
                     media.push((usize::from(worker), UdpSocket::inherit(descriptor)?))
                 }
                 Role::Source(_) => sources.push(UdpSocket::inherit(descriptor)?),
-                Role::Lock | Role::Doorbell | Role::HttpApi(_) | Role::HttpServer(_) | Role::SystemApi(_) => {
-                }
+                Role::Lock
+                | Role::Doorbell
+                | Role::HttpApi(_)
+                | Role::HttpServer(_)
+                | Role::SystemApi(_)
+                | Role::RtmpServer(_) => {}
             }
         }
         let mut sockets =

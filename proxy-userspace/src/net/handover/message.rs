@@ -64,6 +64,8 @@ pub enum Role {
     HttpServer(SocketAddr),
     /// A listener of `PROXY_SYSTEM_API`.
     SystemApi(SocketAddr),
+    /// A listener of `PROXY_RTMP_SERVER`.
+    RtmpServer(SocketAddr),
 }
 
 impl Message {
@@ -148,6 +150,10 @@ impl Role {
                 out.u8(6);
                 out.address(address);
             }
+            Self::RtmpServer(address) => {
+                out.u8(7);
+                out.address(address);
+            }
         }
     }
 
@@ -160,6 +166,7 @@ impl Role {
             4 => Ok(Self::HttpApi(from.address()?)),
             5 => Ok(Self::HttpServer(from.address()?)),
             6 => Ok(Self::SystemApi(from.address()?)),
+            7 => Ok(Self::RtmpServer(from.address()?)),
             _ => Err(DecodeError::Invalid("kind of socket")),
         }
     }
@@ -185,6 +192,7 @@ mod tests {
                 Role::Source(v4),
                 Role::HttpApi(v4),
                 Role::HttpServer(v6),
+                Role::RtmpServer(v4),
                 Role::SystemApi(v4),
             ]),
             Message::State(b"anything".to_vec()),
@@ -232,6 +240,7 @@ mod tests {
             any_address().prop_map(Role::Source),
             any_address().prop_map(Role::HttpApi),
             any_address().prop_map(Role::HttpServer),
+            any_address().prop_map(Role::RtmpServer),
             any_address().prop_map(Role::SystemApi),
         ]
     }

@@ -1,0 +1,289 @@
+//! Answers of HTTP that do not end: HTTP-FLV, HTTP-TS, AAC, MP3, and FLV by WebSocket.
+//!
+//! The head of a request says whether it is for such a stream. If so the origin gets the head, with what belongs to the
+//! client's connection left out and who the client is put in, and from then on the two connections are one: status, head and
+//! body come as the origin sends them. Everything else on this port is for the ordinary server of HTTP, which gets the
+//! connection as it was.
+//!
+//! Nothing of a client goes to the origin behind its head unless it is a WebSocket: it would be a request that nobody has
+//! looked at.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use ipnet::IpNet;
+use proxy_protocol::{
+    http_head::{AnswerUse, ClientAddress, HeadError, HeadLimits, Hop, Method, RequestHead},
+    stream_url::{MediaRequest, StreamKey, StreamRules},
+};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::TcpStream,
+    time::{Instant, timeout, timeout_at},
+};
+use tracing::{Instrument as _, debug, info, warn};
+
+use crate::{
+    config::TcpJoin,
+    connections::{Connection, Connections, Protocol},
+    net::{
+        join::{self, Carries, Unsent},
+        tcp::{Dialer, Slot},
+    },
+    origin::{Origin, PickError, Registry},
+};
+
+/// Clients at once on the port; more wait in the backlog.
+pub const MAX_CONNECTIONS: usize = 65_536;
+/// How many origins are tried if one cannot be reached.
+const ATTEMPTS: u32 = 2;
+
+/// How long peers may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadlines {
+    /// A client to send the head of its request.
+    pub head: Duration,
+    /// An origin to be connected to.
+    pub dial: Duration,
+}
+
+/// What every connection needs.
+#[derive(Clone)]
+pub struct Live {
+    /// Where streams are.
+    pub registry: Arc<dyn Registry>,
+    /// How streams are named.
+    pub rules: StreamRules,
+    /// Peers whose word on the client counts.
+    pub trusted_proxies: Arc<[IpNet]>,
+    /// Where connections are listed.
+    pub connections: Arc<Connections>,
+    /// How origins are connected.
+    pub dialer: Arc<Dialer>,
+    /// How bytes are carried.
+    pub join: TcpJoin,
+    /// How long peers may take.
+    pub deadlines: Deadlines,
+}
+
+/// What to do with a connection.
+#[derive(Debug)]
+pub enum Sorted {
+    /// It is for the ordinary server, with what was read of it.
+    Other(TcpStream, Bytes, Slot),
+    /// It is taken care of.
+    Taken,
+}
+
+/// A request for a stream, as far as it is kept.
+#[derive(Debug)]
+struct Wish {
+    stream: StreamKey,
+    /// The head as the origin gets it.
+    head: Vec<u8>,
+    is_websocket: bool,
+}
+
+/// An answer of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Refusal {
+    status: u16,
+    text: &'static str,
+}
+
+impl Live {
+    /// Reads the first head of a connection, and serves the stream if it asks for one.
+    pub async fn sort(&self, stream: TcpStream, slot: Slot) -> Sorted {
+        let Ok(peer) = stream.peer_addr() else { return Sorted::Taken };
+        let mut read = BytesMut::new();
+        match self.read_wish(&stream, peer, &mut read).await {
+            Ok(Some(wish)) => self.begin(stream, peer, wish, slot),
+            Ok(None) => return Sorted::Other(stream, read.freeze(), slot),
+            Err(Some(refusal)) => refuse(stream, refusal).await,
+            Err(None) => {}
+        }
+        Sorted::Taken
+    }
+
+    /// What the client wants, if it is a stream; an error without a refusal where there is nobody to tell.
+    async fn read_wish(
+        &self,
+        stream: &TcpStream,
+        peer: SocketAddr,
+        read: &mut BytesMut,
+    ) -> Result<Option<Wish>, Option<Refusal>> {
+        let deadline = Instant::now() + self.deadlines.head;
+        loop {
+            let head = RequestHead::parse(read, &HeadLimits::default());
+            if let Some(head) = head.map_err(|error| Some(Refusal::of_head(error)))? {
+                return Ok(self.wish(&head, peer));
+            }
+            timeout_at(deadline, receive(stream, read)).await.map_err(|_| None)?.map_err(|_| None)?;
+        }
+    }
+
+    fn wish(&self, head: &RequestHead<'_>, peer: SocketAddr) -> Option<Wish> {
+        let target = head.target();
+        let media = self.rules.media(head.host(), target.path(), target.query());
+        let Ok(Some(MediaRequest::Live(stream) | MediaRequest::LiveOrSegment { live: stream, .. })) = media
+        else {
+            return None;
+        };
+        if ![Method::Get, Method::Head].contains(&head.method()) {
+            return None;
+        }
+        let trusted = |ip| self.trusted_proxies.iter().any(|network| network.contains(&ip));
+        let client = ClientAddress::new(peer.ip(), head.headers(), trusted);
+        let hop = Hop { client: &client, is_https: false };
+        let head_of_ours = head.to_origin(target.as_str(), hop, AnswerUse::Passed);
+        Some(Wish { stream, head: head_of_ours, is_websocket: head.is_websocket() })
+    }
+
+    fn begin(&self, stream: TcpStream, peer: SocketAddr, wish: Wish, slot: Slot) {
+        let live = self.clone();
+        self.connections.spawn(Protocol::Http, peer, |connection| {
+            let span = tracing::info_span!("http", id = connection.id(), client = %peer);
+            let serve = async move {
+                live.serve(stream, wish, connection).await;
+                drop(slot);
+            };
+            serve.instrument(span)
+        });
+    }
+
+    async fn serve(self, client: TcpStream, wish: Wish, connection: Connection) {
+        let origin = match self.ask(&wish, &connection).await {
+            Ok(origin) => origin,
+            Err(refusal) => return refuse(client, refusal).await,
+        };
+        info!(stream = %wish.stream, "stream started");
+        let carries = if wish.is_websocket { Carries::Both } else { Carries::ToClient };
+        let carried = match join::prepare(&client) {
+            Ok(()) => {
+                let unsent = Unsent::default();
+                join::join(client, origin, unsent, carries, self.join, connection.traffic()).await
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = carried {
+            debug!(%error, "connection ended");
+        }
+    }
+
+    /// An origin that has the request. SRS answers once there is a publisher, however long that takes.
+    async fn ask(&self, wish: &Wish, connection: &Connection) -> Result<TcpStream, Refusal> {
+        let mut refusal = Refusal::UNREACHABLE;
+        for _ in 0..ATTEMPTS {
+            let origin = self.pick(&wish.stream).await?;
+            match self.dial(&origin).await {
+                Ok(dialed) => {
+                    connection.place(&wish.stream, &origin.id);
+                    return self.request(dialed, &wish.head).await;
+                }
+                Err(cannot) => refusal = cannot,
+            }
+        }
+        Err(refusal)
+    }
+
+    async fn pick(&self, stream: &StreamKey) -> Result<Arc<Origin>, Refusal> {
+        self.registry.pick(stream).await.map_err(|error| match error {
+            PickError::NoOrigin(_) => Refusal { status: 503, text: "no origin is up for this stream" },
+            PickError::Unavailable(reason) => {
+                warn!(%reason, "failed to pick an origin");
+                Refusal { status: 503, text: "the registry of origins is unavailable" }
+            }
+        })
+    }
+
+    async fn dial(&self, origin: &Origin) -> Result<TcpStream, Refusal> {
+        let none = Refusal { status: 502, text: "the origin of this stream has no HTTP streams" };
+        let address = origin.http.ok_or(none)?;
+        match self.dialer.connect(address, self.deadlines.dial).await {
+            Ok(dialed) => Ok(dialed),
+            Err(error) => {
+                debug!(%error, origin = %origin.id, "failed to connect");
+                self.registry.report_failure(&origin.id).await;
+                Err(Refusal::UNREACHABLE)
+            }
+        }
+    }
+
+    async fn request(&self, mut origin: TcpStream, head: &[u8]) -> Result<TcpStream, Refusal> {
+        let sent = async {
+            join::prepare(&origin)?;
+            origin.write_all(head).await
+        };
+        match timeout(self.deadlines.dial, sent).await {
+            Ok(Ok(())) => Ok(origin),
+            Ok(Err(_)) | Err(_) => Err(Refusal { status: 502, text: "the origin of this stream failed" }),
+        }
+    }
+}
+
+impl Refusal {
+    const UNREACHABLE: Self = Self { status: 502, text: "the origin of this stream cannot be reached" };
+
+    fn of_head(error: HeadError) -> Self {
+        let text = match error.status() {
+            414 | 431 => "the head of the request is too long",
+            501 => "the request asks for something that is not supported",
+            505 => "the version of HTTP is not supported",
+            _ => "the head of the request is malformed",
+        };
+        Self { status: error.status(), text }
+    }
+
+    fn answer(self) -> String {
+        let reason =
+            http::StatusCode::from_u16(self.status).ok().and_then(|status| status.canonical_reason());
+        let Self { status, text } = self;
+        // Pages may see it: players tell their users why.
+        format!(
+            "HTTP/1.1 {status} {}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\
+             Access-Control-Allow-Origin: *\r\n\r\n{text}\n",
+            reason.unwrap_or("Error"),
+            text.len() + 1
+        )
+    }
+}
+
+/// A refused request may be longer than what was read of it: closing at once would reset the connection and lose the answer.
+async fn refuse(mut stream: TcpStream, refusal: Refusal) {
+    const LINGER: Duration = Duration::from_secs(1);
+    debug!(status = refusal.status, text = refusal.text, "request refused");
+    let answered = async {
+        stream.write_all(refusal.answer().as_bytes()).await?;
+        stream.shutdown().await?;
+        let mut rest = BytesMut::new();
+        while receive(&stream, &mut rest).await.is_ok() {
+            rest.clear();
+        }
+        io::Result::Ok(())
+    };
+    // A client that is gone needs no answer.
+    let _ = timeout(LINGER, answered).await;
+}
+
+/// Receives more; the end is an error.
+async fn receive(stream: &TcpStream, into: &mut BytesMut) -> io::Result<()> {
+    loop {
+        stream.readable().await?;
+        into.reserve(4096);
+        match stream.try_read_buf(into) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+impl std::fmt::Debug for Live {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Live").field("rules", &self.rules).field("join", &self.join).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,177 @@
+//! RTMP: a client is answered until it names its stream, the stream's origin is asked for it, and the two connections become
+//! one.
+//!
+//! ```text
+//!  client                         proxy                                   origin
+//!    │  handshake, connect,          │                                       │
+//!    │  publish or play       ─────► │ pick                                  │
+//!    │                               │ handshake, connect, publish or play ─►│
+//!    │         statuses of the start │◄────────────────────────── has started│
+//!    │◄───────────────────────────── │                                       │
+//!    │◄── messages ─────────────────►│◄── messages, until chunks mean ──────►│
+//!    │                               │    the same on both sides             │
+//!    │◄═══════════════════════ bytes, unread ═══════════════════════════════►│
+//! ```
+//!
+//! What is said is in `proxy_protocol::rtmp`; here it is carried. Every step has its deadline, and no connection waits for
+//! another one.
+
+use std::{io, sync::Arc, time::Duration};
+
+use proxy_protocol::{
+    rtmp::{
+        chunk::{ReadError, RelayError},
+        client_session::{ClientFault, ClientSession},
+        handshake::HandshakeError,
+        origin_session::OriginFault,
+        request::Refusal,
+    },
+    stream_url::{StreamKey, StreamRules, StreamUrlError},
+};
+use tokio::{net::TcpStream, time::timeout};
+use tracing::{Instrument as _, debug, info};
+
+use self::{ask::Answered, client::Wish, leg::Leg, relay::Outcome};
+use crate::{
+    config::TcpJoin,
+    connections::{Connection, Connections, Protocol},
+    net::{
+        join::{self, Carries, Unsent},
+        tcp::{Acceptor, Dialer},
+    },
+    origin::Registry,
+};
+
+mod ask;
+mod client;
+mod leg;
+mod relay;
+
+/// Clients at once on one port; more wait in the backlog.
+pub const MAX_CONNECTIONS: usize = 65_536;
+
+/// How long a peer may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadlines {
+    /// A client's next step: the handshake, `connect`, `publish` or `play`.
+    pub client: Duration,
+    /// Connecting to an origin.
+    pub dial: Duration,
+    /// An origin's next step, but for the last one.
+    pub origin: Duration,
+    /// An origin's answer to `publish` or `play`, for which it may ask somebody else.
+    pub start: Duration,
+}
+
+/// What every connection needs.
+#[derive(Clone)]
+pub struct Rtmp {
+    /// Where streams are.
+    pub registry: Arc<dyn Registry>,
+    /// How streams are named.
+    pub rules: StreamRules,
+    /// Where connections are listed.
+    pub connections: Arc<Connections>,
+    /// How origins are connected.
+    pub dialer: Arc<Dialer>,
+    /// How bytes are carried.
+    pub join: TcpJoin,
+    /// How long peers may take.
+    pub deadlines: Deadlines,
+}
+
+/// Why a connection ended before its stream did.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("the client took too long")]
+    ClientTimeout,
+    #[error("the origin took too long")]
+    OriginTimeout,
+    #[error("the peer left")]
+    Left,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+    #[error(transparent)]
+    Chunks(#[from] ReadError),
+    #[error(transparent)]
+    Messages(#[from] RelayError),
+    #[error(transparent)]
+    Client(#[from] ClientFault),
+    #[error(transparent)]
+    Origin(#[from] OriginFault),
+    #[error("the stream has no name: {0}")]
+    Name(#[from] StreamUrlError),
+    #[error("{}", .0.description.to_url_text())]
+    Refused(Refusal),
+}
+
+impl Rtmp {
+    /// Serves what one listener accepts until accepting is to end; what was accepted goes on.
+    pub async fn accept(self, mut acceptor: Acceptor) {
+        while let Some((stream, slot)) = acceptor.next().await {
+            let Ok(peer) = stream.peer_addr() else { continue };
+            let rtmp = self.clone();
+            self.connections.spawn(Protocol::Rtmp, peer, |connection| {
+                let span = tracing::info_span!("rtmp", id = connection.id(), client = %peer);
+                let serve = async move {
+                    if let Err(failure) = rtmp.serve(stream, connection).await {
+                        debug!(%failure, "connection ended");
+                    }
+                    drop(slot);
+                };
+                serve.instrument(span)
+            });
+        }
+    }
+
+    async fn serve(self, stream: TcpStream, connection: Connection) -> Result<(), Failure> {
+        join::prepare(&stream)?;
+        let shaken = timeout(self.deadlines.client, Leg::of_client(stream)).await;
+        let mut client = shaken.map_err(|_| Failure::ClientTimeout)??;
+        let (wish, session) = self.read_wish(&mut client, connection.id()).await?;
+        let stream = wish.connect.stream_key(&self.rules, wish.asked.request.name())?;
+        match self.ask(&stream, &wish, &connection).await {
+            Ok(asked) => self.carry(client, session, asked, &wish, &stream, &connection).await,
+            Err(refusal) => self.refuse(client, session, refusal).await,
+        }
+    }
+
+    async fn carry(
+        &self,
+        mut client: Leg,
+        session: ClientSession,
+        mut asked: Answered,
+        wish: &Wish,
+        stream: &StreamKey,
+        connection: &Connection,
+    ) -> Result<(), Failure> {
+        let accepted = session.accepted(std::mem::take(&mut asked.said));
+        accepted.to_client.iter().try_for_each(|message| client.send(message))?;
+        accepted.to_origin.iter().try_for_each(|message| asked.origin.send(message))?;
+        info!(%stream, role = ?wish.asked.request.role(), "stream started");
+        let origin = loop {
+            let Answered { origin, session, .. } = asked;
+            match relay::until_joinable(&mut client, origin, session, connection.traffic()).await? {
+                Outcome::Ended => return Ok(()),
+                Outcome::Joinable(origin) => break origin,
+                // The client was told that the stream starts, and need not be told again.
+                Outcome::Redirected(url) => {
+                    let again = self.ask_at(&url, stream, wish, connection).await;
+                    asked = again.map_err(Failure::Refused)?;
+                }
+            }
+        };
+        debug!("joined");
+        let ((at_client, to_origin), (at_origin, to_client)) = (client.into_parts(), origin.into_parts());
+        let unsent = Unsent { to_origin, to_client };
+        Ok(join::join(at_client, at_origin, unsent, Carries::Both, self.join, connection.traffic()).await?)
+    }
+}
+
+impl std::fmt::Debug for Rtmp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rtmp").field("rules", &self.rules).field("join", &self.join).finish_non_exhaustive()
+    }
+}
