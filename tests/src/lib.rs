@@ -15,6 +15,7 @@ pub mod kernel;
 pub mod lacking;
 pub mod layouts;
 pub mod links;
+pub mod live;
 pub mod load;
 pub mod mailbox;
 pub mod netns;

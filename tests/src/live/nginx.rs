@@ -1,0 +1,99 @@
+//! nginx as an origin: RTMP by its module, and files by HTTP under the names of streams.
+
+use std::{
+    fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::Signal;
+
+use super::{PATIENCE, Scratch, until};
+use crate::netns::{Namespace, Process};
+
+const MODULE: &str = "/usr/lib/nginx/modules/ngx_rtmp_module.so";
+
+/// A running nginx with what it wrote; it ends when dropped.
+#[derive(Debug)]
+pub struct Nginx {
+    process: Process,
+    directory: Scratch,
+}
+
+impl Nginx {
+    /// Where it listens for RTMP.
+    pub const RTMP_PORT: u16 = 1935;
+    /// Where it listens for HTTP.
+    pub const HTTP_PORT: u16 = 8080;
+
+    /// Starts one process in `namespace` and waits until it listens.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start(namespace: &Namespace, ip: Ipv4Addr) -> Result<Self> {
+        ensure!(Path::new(MODULE).exists(), "{MODULE} is missing: run `cargo xtask setup`");
+        let directory = Scratch::new("nginx")?;
+        fs::create_dir(directory.path().join("live"))?;
+        fs::write(directory.path().join("nginx.conf"), configuration(ip, directory.path()))?;
+        let mut command = Command::new("nginx");
+        command.arg("-p").arg(directory.path()).args(["-c", "nginx.conf", "-e", "error.log"]);
+        command.stdin(Stdio::null()).stderr(Stdio::null());
+        let nginx = Self { process: namespace.spawn(command)?, directory };
+        let listens =
+            until("nginx listens", PATIENCE, || Ok(sockets(namespace, &["-ltn"], Self::RTMP_PORT)? > 0));
+        listens.with_context(|| nginx.log("error.log"))?;
+        Ok(nginx)
+    }
+
+    /// A file below the root of HTTP, in which `live` is a directory.
+    #[must_use]
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A line for each RTMP session that has ended: client, command, app, name, arguments.
+    #[must_use]
+    pub fn sessions(&self) -> String {
+        self.log("rtmp.log")
+    }
+
+    /// Ends it by SIGKILL.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.signal(Signal::KILL)?;
+        self.process.wait(PATIENCE).map(drop)
+    }
+
+    fn log(&self, name: &str) -> String {
+        fs::read_to_string(self.directory.path().join(name)).unwrap_or_default()
+    }
+}
+
+/// How many TCP sockets at `port` a namespace has of those that `ss` shows with `options`.
+///
+/// # Errors
+/// When `ss` fails.
+pub fn sockets(namespace: &Namespace, options: &[&str], port: u16) -> Result<usize> {
+    let filter = format!("sport = :{port}");
+    let shown = namespace.run("ss", &[options, &["-H", &filter]].concat())?;
+    Ok(shown.lines().count())
+}
+
+/// One process: SIGKILL leaves no worker behind.
+fn configuration(ip: Ipv4Addr, directory: &Path) -> String {
+    let (rtmp, http, root) = (Nginx::RTMP_PORT, Nginx::HTTP_PORT, directory.display());
+    format!(
+        "load_module {MODULE};\n\
+         daemon off; master_process off; user root; pid {root}/nginx.pid; error_log {root}/error.log notice;\n\
+         events {{ worker_connections 1024; }}\n\
+         rtmp {{ access_log {root}/rtmp.log; server {{ listen {ip}:{rtmp}; chunk_size 4096;\n\
+           application live {{ live on; idle_streams off; }} }} }}\n\
+         http {{ access_log off; root {root}; client_body_temp_path {root}/body; proxy_temp_path {root}/proxy;\n\
+           fastcgi_temp_path {root}/fastcgi; uwsgi_temp_path {root}/uwsgi; scgi_temp_path {root}/scgi;\n\
+           server {{ listen {ip}:{http}; }} }}\n"
+    )
+}
