@@ -1,6 +1,6 @@
 //! What a machine may lack, in the order of installation.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Part;
 use crate::shell::{self, succeeds, typed};
@@ -21,7 +21,11 @@ pub(super) struct Step {
 
 const BUILD: &[Part] = &[Part::Build];
 const NETWORK: &[Part] = &[Part::Test, Part::Bench];
+const TESTS: &[Part] = &[Part::Test];
 const CLIENTS: &[Part] = &[Part::Test, Part::Demo];
+
+/// Where Debian puts the module that the tests load.
+const NGINX_RTMP: &str = "/usr/lib/nginx/modules/ngx_rtmp_module.so";
 
 pub(super) const STEPS: &[Step] = &[
     Step {
@@ -77,6 +81,19 @@ pub(super) const STEPS: &[Step] = &[
         packages: &["ethtool"],
         commands: &[],
         otherwise: "install ethtool",
+    },
+    Step {
+        what: "programs that send, relay and play streams over TCP",
+        parts: TESTS,
+        download: "60 MB",
+        is_there: || {
+            let programs =
+                ["ffmpeg -version", "ffprobe -version", "rtmpdump --help", "nginx -v", "curl --version"];
+            programs.iter().all(|program| succeeds(&mut typed(program))) && Path::new(NGINX_RTMP).exists()
+        },
+        packages: &["ffmpeg", "nginx-light", "libnginx-mod-rtmp", "rtmpdump", "curl"],
+        commands: &[],
+        otherwise: "install ffmpeg, rtmpdump, curl, and nginx with its RTMP module",
     },
     Step {
         what: "openssl, for the certificates of clients",
