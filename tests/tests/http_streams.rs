@@ -12,8 +12,8 @@ use std::{
 
 use integration_tests::{
     live::{
-        Clip, Nginx, PATIENCE, Stage, descriptors, finish, frames_in, memory, publish, register, sockets,
-        start, until, wait_for_connections,
+        Clip, Connection, Nginx, PATIENCE, Stage, descriptors, finish, frames_in, memory, publish, register,
+        sockets, start, until, wait_for_connections,
     },
     netns::{Direct, Namespace},
 };
@@ -110,7 +110,7 @@ fn slow_client_costs_little_and_takes_the_connection_of_the_origin_with_it(means
     wait_for_connections(&stage.proxy, PATIENCE, |listed| listed.iter().any(|one| one.to_client > 100_000))
         .unwrap();
     assert_eq!(fetched(&network.client, &stage.http("s.flv")), expected, "beside a slow client");
-    let only_one = |listed: &[integration_tests::live::Connection]| listed.len() == 1;
+    let only_one = |listed: &[Connection]| listed.len() == 1;
     let carried = wait_for_connections(&stage.proxy, SOON, only_one).unwrap()[0].to_client;
     assert!(carried < BUFFERED, "{carried} bytes were taken from the origin");
     let grown = memory(stage.proxy.id()).unwrap().saturating_sub(before);

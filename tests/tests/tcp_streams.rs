@@ -22,10 +22,9 @@ use integration_tests::{
 /// What may be seen of three seconds of 25 frames each by somebody who comes at any time.
 const THREE_SECONDS: std::ops::RangeInclusive<u32> = 60..=100;
 const SOON: Duration = Duration::from_secs(10);
-const IN_FLV: [&str; 2] = ["-f", "flv"];
 
-fn to_rtmp<'a>(url: &'a str) -> [&'a str; 3] {
-    [IN_FLV[0], IN_FLV[1], url]
+fn to_rtmp(url: &str) -> [&str; 3] {
+    ["-f", "flv", url]
 }
 
 /// A publisher of a stream, once the origin sends nothing but media.
