@@ -146,10 +146,10 @@ fn a_stream_is_published_and_played_through_two_proxies() {
     outer.stop().unwrap();
 }
 
-/// Opens a connection to the proxy's RTMP port in a namespace.
-fn connect(namespace: &Namespace) -> TcpStream {
+/// Opens a connection to the proxy's RTMP port from the namespace of the thread.
+fn connect() -> TcpStream {
     let address = SocketAddr::from((Direct::PROXY, RTMP_PORT));
-    let stream = namespace.enter(|| TcpStream::connect_timeout(&address, SOON)).unwrap();
+    let stream = TcpStream::connect_timeout(&address, SOON).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
 }
@@ -157,7 +157,7 @@ fn connect(namespace: &Namespace) -> TcpStream {
 /// How long a plain handshake takes, from the connection on.
 fn handshake(namespace: &Namespace) -> Duration {
     let begin = Instant::now();
-    let mut stream = connect(namespace);
+    let mut stream = namespace.enter(connect);
     let mut hello = [0; 1537];
     hello[0] = 3;
     stream.write_all(&hello).unwrap();
@@ -177,7 +177,7 @@ fn defect_29_clients_that_never_finish_their_handshake_delay_nobody_and_are_disc
     let alone = handshake(&network.client);
     wait_until_nobody_is_connected(&stage.proxy);
     let begin = Instant::now();
-    let mut idle: Vec<TcpStream> = (0..MANY).map(|_| connect(&network.client)).collect();
+    let mut idle: Vec<TcpStream> = network.client.enter(|| (0..MANY).map(|_| connect()).collect());
     // Half of them begin one.
     for stream in idle.iter_mut().step_by(2) {
         stream.write_all(&[3; 100]).unwrap();
@@ -186,12 +186,13 @@ fn defect_29_clients_that_never_finish_their_handshake_delay_nobody_and_are_disc
     let among = handshake(&network.client);
     assert!((alone < PROMPT) && (among < PROMPT), "alone {alone:?}, among {MANY} {among:?}");
     let waiting = connections(&stage.proxy).unwrap().len();
-    assert!(waiting >= MANY || (begin.elapsed() > TIMEOUT), "{waiting} were waiting");
+    assert!(waiting >= MANY, "{waiting} were still waiting {:?} after the first came", begin.elapsed());
     for stream in &mut idle {
         let ended = stream.read(&mut [0; 16]);
         assert!(matches!(ended, Ok(0)) || is_reset(&ended), "{ended:?}");
     }
-    assert!(begin.elapsed() >= TIMEOUT, "they had {:?}", begin.elapsed());
+    let had = begin.elapsed();
+    assert!((TIMEOUT..2 * TIMEOUT).contains(&had), "they had {had:?}");
     wait_until_nobody_is_connected(&stage.proxy);
 }
 
