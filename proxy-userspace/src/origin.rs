@@ -91,6 +91,10 @@ pub trait Registry: Send + Sync + 'static {
     async fn register(&self, origin: Origin) -> Result<(), PickError>;
     /// The stream's origin; chosen once, atomically, if it has none that lives.
     async fn pick(&self, stream: &StreamKey) -> Result<Arc<Origin>, PickError>;
+    /// The stream's origin, if it has one that serves; chooses none.
+    async fn picked(&self, stream: &StreamKey) -> Option<Arc<Origin>>;
+    /// The origins that serve what they have.
+    async fn serving(&self) -> Vec<Arc<Origin>>;
     /// The origin that takes streams and whose RTMP is at this address.
     async fn at_rtmp(&self, address: SocketAddr) -> Option<Arc<Origin>>;
     /// Tells that a stream is in use, so that its pick does not expire.

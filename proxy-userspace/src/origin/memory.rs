@@ -145,6 +145,14 @@ impl Registry for MemoryRegistry {
         })
     }
 
+    async fn picked(&self, stream: &StreamKey) -> Option<Arc<Origin>> {
+        self.origins.lock().picked(stream, now())
+    }
+
+    async fn serving(&self) -> Vec<Arc<Origin>> {
+        self.origins.lock().serving().map(Arc::clone).collect()
+    }
+
     async fn at_rtmp(&self, address: SocketAddr) -> Option<Arc<Origin>> {
         self.origins.lock().at_rtmp(address)
     }

@@ -131,10 +131,9 @@ impl Origins {
 
     /// What another process is to know.
     pub fn known(&self, now: Instant) -> Known {
-        let serving = self.entries.values().filter(|entry| entry.is_serving());
         let picks = self.picks.iter().filter(|(_, pick)| now < pick.expires);
         Known {
-            origins: serving.map(|entry| Arc::clone(&entry.origin)).collect(),
+            origins: self.serving().map(Arc::clone).collect(),
             picks: picks.map(|(stream, pick)| (stream.clone(), pick.origin.clone())).collect(),
         }
     }
@@ -166,10 +165,21 @@ impl Origins {
         Ok(chosen)
     }
 
+    /// The origin of `stream`, if it has one that serves what it has.
+    pub fn picked(&self, stream: &StreamKey, now: Instant) -> Option<Arc<Origin>> {
+        let pick = self.picks.get(stream).filter(|pick| now < pick.expires)?;
+        let entry = self.entries.get(&pick.origin).filter(|entry| entry.is_serving())?;
+        Some(Arc::clone(&entry.origin))
+    }
+
+    /// The origins that serve what they have.
+    pub fn serving(&self) -> impl Iterator<Item = &Arc<Origin>> {
+        self.entries.values().filter(|entry| entry.is_serving()).map(|entry| &entry.origin)
+    }
+
     /// The origin that serves and has its RTMP at this address.
     pub fn at_rtmp(&self, address: SocketAddr) -> Option<Arc<Origin>> {
-        let mut serving = self.entries.values().filter(|entry| entry.is_serving());
-        serving.find(|entry| entry.origin.rtmp == Some(address)).map(|entry| Arc::clone(&entry.origin))
+        self.serving().find(|origin| origin.rtmp == Some(address)).map(Arc::clone)
     }
 
     /// Records that `stream` is in use.

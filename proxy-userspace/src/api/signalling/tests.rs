@@ -177,6 +177,14 @@ impl Registry for ListedOrigins {
         up.next().cloned().ok_or_else(|| PickError::NoOrigin(stream.clone()))
     }
 
+    async fn picked(&self, _: &StreamKey) -> Option<Arc<Origin>> {
+        None
+    }
+
+    async fn serving(&self) -> Vec<Arc<Origin>> {
+        self.origins.clone()
+    }
+
     async fn at_rtmp(&self, _: SocketAddr) -> Option<Arc<Origin>> {
         None
     }

@@ -60,6 +60,10 @@ impl Script {
         self.origins.pick(&key(stream), now, &mut self.random).map(|origin| origin.server.clone())
     }
 
+    fn picked(&self, stream: &str) -> Option<String> {
+        self.origins.picked(&key(stream), self.now()).map(|origin| origin.server.clone())
+    }
+
     fn succeed(&mut self, server: &str, run: &str) -> Option<OriginEvent> {
         self.origins.probed(&id(server, run), Ok(()), self.now())
     }
@@ -215,6 +219,19 @@ fn a_pick_expires_without_use() {
     assert_eq!(script.status("one"), Some(("up", None, 1)));
     script.at(PICK_TTL).sweep();
     assert_eq!(script.status("one"), Some(("up", None, 0)));
+}
+
+#[test]
+fn looking_for_a_stream_picks_none_and_keeps_none() {
+    let mut script = Script::with_up(&["one"]);
+    assert_eq!(script.picked("a"), None);
+    assert_eq!(script.status("one"), Some(("up", None, 0)));
+    script.pick("a").unwrap();
+    script.report("one");
+    assert_eq!(script.picked("a"), Some("one".into()), "it serves what it has");
+    script.at(PICK_TTL - 1);
+    assert!(script.picked("a").is_some());
+    assert_eq!(script.at(PICK_TTL).picked("a"), None);
 }
 
 #[test]
