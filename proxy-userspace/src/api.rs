@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 
 mod body;
 pub mod client;
+mod client_address;
 mod error;
+mod hop;
 pub mod resolve;
 mod server;
 pub mod signalling;

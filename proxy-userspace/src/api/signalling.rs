@@ -31,7 +31,6 @@ use crate::{
 
 mod answer;
 mod candidate;
-mod client_address;
 mod endpoint;
 mod exchange;
 mod forward;

@@ -18,13 +18,12 @@ use tracing::{debug, warn};
 use super::{
     ApiError, OfferError, Signalling,
     answer::OriginAnswer,
-    client_address::ClientAddress,
     endpoint::Endpoint,
     forward::{ForwardError, Outgoing},
     offer::{self, Offer},
 };
 use crate::{
-    api::{Connection, body::read_request},
+    api::{Connection, body::read_request, client_address::ClientAddress},
     origin::{Origin, PickError},
     rate_limit::Exceeded,
     session::SessionOffer,

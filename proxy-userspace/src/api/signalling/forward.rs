@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use axum::{body::Bytes, response::Response};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header,
+    HeaderMap, HeaderValue, Method, Request, Uri, header,
     request::Parts,
     uri::{PathAndQuery, Scheme},
 };
@@ -15,11 +15,8 @@ use hyper_util::{
 };
 use tokio::time::timeout;
 
-use super::{
-    ApiError,
-    client_address::{ClientAddress, X_FORWARDED_FOR, X_REAL_IP},
-};
-use crate::api::body;
+use super::ApiError;
+use crate::api::{body, client_address::ClientAddress, hop::remove_connection_headers};
 
 /// Sends requests to origins, each over a connection of its own: SRS closes it after every answer of this API.
 #[derive(Debug)]
@@ -67,12 +64,11 @@ impl Outgoing {
     pub(super) fn new(parts: &Parts, body: Bytes, client: &ClientAddress) -> Self {
         let mut headers = parts.headers.clone();
         remove_connection_headers(&mut headers);
+        headers.remove(header::CONTENT_LENGTH);
         // The answer is read here, so it must not be compressed.
         headers.remove(header::ACCEPT_ENCODING);
         headers.remove(header::EXPECT);
-        let value = |text: &str| HeaderValue::from_str(text).expect("addresses and commas are visible ASCII");
-        headers.insert(X_FORWARDED_FOR, value(&client.path));
-        headers.insert(X_REAL_IP, value(&client.ip.to_string()));
+        client.write_to(&mut headers);
         let target = target_of(&parts.uri);
         Self { method: parts.method.clone(), target, headers, body }
     }
@@ -141,40 +137,17 @@ impl Forwarder {
             body::ReadError::Broken => ForwardError::NoAnswer,
         })?;
         remove_connection_headers(&mut head.headers);
+        head.headers.remove(header::CONTENT_LENGTH);
         Ok(Response::from_parts(head, body))
     }
 }
 
-/// Removes what describes one connection alone (RFC 9110, section 7.6.1), and the length, which may change.
-fn remove_connection_headers(headers: &mut HeaderMap) {
-    const CONNECTION_HEADERS: [HeaderName; 8] = [
-        header::CONNECTION,
-        header::CONTENT_LENGTH,
-        header::PROXY_AUTHENTICATE,
-        header::PROXY_AUTHORIZATION,
-        header::TE,
-        header::TRAILER,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-    ];
-    let listed: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        // A client must not have the proxy drop what the proxy or SRS relies on.
-        .filter(|name| ![header::HOST, header::AUTHORIZATION, header::LOCATION].contains(name))
-        .collect();
-    for name in CONNECTION_HEADERS.iter().chain(&listed) {
-        headers.remove(name);
-    }
-    headers.remove("keep-alive");
-}
-
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
+    use crate::api::client_address::X_FORWARDED_FOR;
 
     fn outgoing(uri: &str, headers: &[(&'static str, &'static str)]) -> Outgoing {
         let mut request = Request::post(uri);

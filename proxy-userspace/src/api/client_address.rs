@@ -4,13 +4,13 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 /// The header that lists who a request came through, first the client.
 pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// The header that names the client alone.
-pub(super) const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// A client's address and the way its request took.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +38,13 @@ impl ClientAddress {
         let ip = hops.iter().rev().find(|ip| !is_trusted(ip)).or(hops.first()).copied().unwrap_or(peer);
         let path = hops.iter().chain([&peer]).map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
         Self { ip, path }
+    }
+
+    /// Puts it into the head of a request to an origin, in place of what the client wrote there.
+    pub(super) fn write_to(&self, headers: &mut HeaderMap) {
+        let value = |text: &str| HeaderValue::from_str(text).expect("addresses and commas are visible ASCII");
+        headers.insert(X_FORWARDED_FOR, value(&self.path));
+        headers.insert(X_REAL_IP, value(&self.ip.to_string()));
     }
 }
 
