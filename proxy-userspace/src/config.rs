@@ -5,7 +5,7 @@
 use std::{env, fmt, fs, net::IpAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
-use proxy_protocol::stream_url::StreamRules;
+use proxy_protocol::{backend_id::BackendKey, stream_url::StreamRules};
 
 pub use self::{
     args::Command,
@@ -92,6 +92,8 @@ pub struct Config {
     pub origins: Origins,
     /// How stream keys are formed.
     pub streams: Streams,
+    /// `PROXY_HLS_KEY`: what names origins in playlists; see [`Self::backend_key`].
+    pub hls_key: Option<Secret>,
     /// `PROXY_TRUSTED_PROXIES`: peers whose X-Forwarded-For is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Signalling limits.
@@ -126,6 +128,14 @@ pub struct Given {
 }
 
 impl Config {
+    /// What names origins in playlists: equal on every proxy that was told the same, and after a restart.
+    pub fn backend_key(&self) -> BackendKey {
+        /// Not secret: playlists of proxies that were told nothing work on each of them all the same.
+        const KNOWN_TO_ALL: &str = "srs-xproxy";
+        let secret = self.hls_key.as_ref().or(self.registration_token.as_ref());
+        BackendKey::new(secret.map_or(KNOWN_TO_ALL, Secret::expose).as_bytes())
+    }
+
     /// Checks everything and reports everything that is wrong at once; reads nothing but `layers`.
     pub fn from_layers(layers: &Layers) -> Result<Self, ConfigErrors> {
         check::config(layers)

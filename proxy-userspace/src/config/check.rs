@@ -83,6 +83,7 @@ impl Reader<'_> {
             redis: self.redis(),
             registration_token: self.registration_token(),
             streams: self.streams(),
+            hls_key: self.optional(s::HLS_KEY, parse::text).map(Secret::new),
             signalling: self.signalling(),
             webrtc: self.webrtc(),
             sources: self.sources(),

@@ -182,6 +182,10 @@ settings! {
             "real vhosts; every other host name means `__defaultVhost__`";
         KEY_COMPAT: Text, "PROXY_KEY_COMPAT", "key-compat", "key_compat", "",
             "`go` forms stream keys as the Go proxy does, for a fleet of both";
+        HLS_KEY: Secret, "PROXY_HLS_KEY", "hls-key", "hls_key", "",
+            "what the ids of origins in playlists are made with, the same on every proxy of a fleet; without it the token of \
+             registration, which ids do not tell but let one test guesses at; without that a key that everybody knows, and \
+             who knows an origin's server id can then name it, which reaches no other host than a registered origin";
     }
     Signalling {
         API_BODY_LIMIT: Number, "PROXY_API_BODY_LIMIT", "api-body-limit", "api_body_limit", "65536",

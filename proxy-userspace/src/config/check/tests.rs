@@ -41,6 +41,22 @@ fn defaults_of_our_own_are_as_documented() {
 }
 
 #[test]
+fn ids_in_playlists_are_made_with_what_the_fleet_shares() {
+    const TOKEN: [(&str, &str); 3] = [
+        ("PROXY_HTTP_API_AUTH_ENABLED", "on"),
+        ("PROXY_HTTP_API_AUTH_TYPE", "bearer"),
+        ("PROXY_HTTP_API_AUTH_TOKEN", "t"),
+    ];
+    let id = |variables: &[(&str, &str)]| {
+        Config::from_variables(variables.iter().copied()).unwrap().backend_key().id_of("vid-1")
+    };
+    let key = ("PROXY_HLS_KEY", "k");
+    assert_eq!(id(&[TOKEN.as_slice(), &[key]].concat()), id(&[key]));
+    let ids = [id(&[]), id(&TOKEN), id(&[key])];
+    assert!(ids[0] != ids[1] && ids[1] != ids[2] && ids[0] != ids[2]);
+}
+
+#[test]
 fn the_strongest_layer_counts() {
     let mut layers = Layers {
         flags: values(&[("PROXY_RTMP_SERVER", "1")]),
