@@ -116,27 +116,35 @@ impl Live {
         loop {
             let head = RequestHead::parse(read, &HeadLimits::default());
             if let Some(head) = head.map_err(|error| Some(Refusal::of_head(error)))? {
-                return Ok(self.wish(&head, peer));
+                return Ok(self.wish(&head, peer).await);
             }
             timeout_at(deadline, receive(stream, read)).await.map_err(|_| None)?.map_err(|_| None)?;
         }
     }
 
-    fn wish(&self, head: &RequestHead<'_>, peer: SocketAddr) -> Option<Wish> {
-        let target = head.target();
-        let media = self.rules.media(head.host(), target.path(), target.query());
-        let Ok(Some(MediaRequest::Live(stream) | MediaRequest::LiveOrSegment { live: stream, .. })) = media
-        else {
-            return None;
-        };
+    async fn wish(&self, head: &RequestHead<'_>, peer: SocketAddr) -> Option<Wish> {
         if ![Method::Get, Method::Head].contains(&head.method()) {
             return None;
         }
+        let target = head.target();
+        let media = self.rules.media(head.host(), target.path(), target.query()).ok()??;
+        let stream = self.live_stream(media).await?;
         let trusted = |ip| self.trusted_proxies.iter().any(|network| network.contains(&ip));
         let client = ClientAddress::new(peer.ip(), head.headers(), trusted);
         let hop = Hop { client: &client, is_https: false };
         let head_of_ours = head.to_origin(target.as_str(), hop, AnswerUse::Passed);
         Some(Wish { stream, head: head_of_ours, is_websocket: head.is_websocket() })
+    }
+
+    /// The stream that is asked for, if it is one that does not end.
+    async fn live_stream(&self, media: MediaRequest) -> Option<StreamKey> {
+        match media {
+            MediaRequest::Live(stream) => Some(stream),
+            MediaRequest::LiveOrSegment { live, segment_of } => {
+                (!is_segment(self.registry.as_ref(), &live, &segment_of).await).then_some(live)
+            }
+            MediaRequest::Playlist(_) | MediaRequest::Manifest(_) | MediaRequest::Segment(_) => None,
+        }
     }
 
     fn begin(&self, stream: TcpStream, peer: SocketAddr, wish: Wish, slot: Slot) {
@@ -246,6 +254,11 @@ impl Refusal {
             text.len() + 1
         )
     }
+}
+
+/// Whether a name that may be a stream's or a segment's is a segment's: only the stream of the segment is known.
+pub async fn is_segment(registry: &dyn Registry, live: &StreamKey, segment_of: &StreamKey) -> bool {
+    registry.picked(live).await.is_none() && registry.picked(segment_of).await.is_some()
 }
 
 /// A refused request may be longer than what was read of it: closing at once would reset the connection and lose the answer.

@@ -132,6 +132,7 @@ impl Servers {
     ) -> anyhow::Result<JoinSet<()>> {
         let Backend { config, webrtc_port, registry, control, resolver, connections, .. } = backend;
         let registry = Arc::clone(registry) as Arc<dyn Registry>;
+        let streams = stream_http::Streams::new(config, Arc::clone(&registry));
         let signalling = signalling::Signalling::new(
             config,
             webrtc_port,
@@ -160,7 +161,7 @@ impl Servers {
             serving.spawn(server.serve(router, client_timeout, grace, stopping.clone()));
         }
         let http = self.http.try_clone().context("failed to share a listener")?;
-        let (live, router) = (backend.live(), stream_http::router());
+        let (live, router) = (backend.live(), stream_http::router(streams));
         serving.spawn(http.serve_with(live, router, client_timeout, grace, stopping.clone()));
         let listeners = self.rtmp.try_clone().context("failed to share a listener")?;
         for acceptor in listeners.into_acceptors(rtmp::MAX_CONNECTIONS, stopping) {

@@ -16,6 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A proxy whose only origin is a listener of the test.
 struct Rig {
     address: SocketAddr,
+    registry: Arc<MemoryRegistry>,
     origin: TcpListener,
     connections: Arc<Connections>,
     _stop: watch::Sender<bool>,
@@ -35,7 +36,7 @@ async fn rig_with(origin: TcpListener, variables: &[(&str, &str)]) -> Rig {
     registry.register(an_origin(origin.local_addr().unwrap())).await.unwrap();
     let connections = Arc::new(Connections::default());
     let live = Live {
-        registry,
+        registry: Arc::clone(&registry) as _,
         rules: config.streams.rules(),
         trusted_proxies: config.trusted_proxies.as_slice().into(),
         connections: Arc::clone(&connections),
@@ -49,7 +50,7 @@ async fn rig_with(origin: TcpListener, variables: &[(&str, &str)]) -> Rig {
     let acceptor = listeners.into_acceptors(100, &stopping).remove(0);
     let others = Arc::new(Mutex::new(HashMap::new()));
     let accepting = tokio::spawn(accept(acceptor, live, Arc::clone(&others)));
-    Rig { address, origin, connections, _stop: stop, others, _accepting: accepting }
+    Rig { address, registry, origin, connections, _stop: stop, others, _accepting: accepting }
 }
 
 async fn accept(mut acceptor: Acceptor, live: Live, others: Arc<Mutex<HashMap<SocketAddr, Bytes>>>) {
@@ -82,6 +83,21 @@ impl Rig {
         let mut client = TcpStream::connect(self.address).await.unwrap();
         client.write_all(request.as_bytes()).await.unwrap();
         client
+    }
+
+    /// Holds that a request is for the ordinary server, as it was sent.
+    async fn goes_on(&self, request: &str) {
+        let client = self.client(request).await;
+        let address = client.local_addr().unwrap();
+        let start = Instant::now();
+        let first = loop {
+            if let Some(first) = self.others.lock().remove(&address) {
+                break first;
+            }
+            assert!(start.elapsed() < PATIENCE, "{request}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        assert_eq!(first, request);
     }
 
     /// What the origin gets of a request.
@@ -177,17 +193,7 @@ async fn what_is_no_stream_goes_on_untouched() {
         "POST /live/s.flv HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx",
         "GET /live/s.m3u8 HTTP/1.1\r\nHost: a\r\n\r\n",
     ] {
-        let client = rig.client(request).await;
-        let address = client.local_addr().unwrap();
-        let start = Instant::now();
-        let first = loop {
-            if let Some(first) = rig.others.lock().remove(&address) {
-                break first;
-            }
-            assert!(start.elapsed() < PATIENCE, "{request}");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        };
-        assert_eq!(first, request);
+        rig.goes_on(request).await;
     }
 }
 
@@ -236,4 +242,15 @@ async fn a_player_that_comes_before_its_publisher_waits_as_long_as_it_likes() {
     client.read_exact(&mut got).await.unwrap();
     drop(client);
     assert_eq!(all_of(origin).await, "");
+}
+
+#[tokio::test]
+async fn a_name_that_only_a_segment_of_a_known_stream_has_is_a_segment() {
+    let rig = rig(&[]).await;
+    let segment_of = "__defaultVhost__/live/cam".parse().unwrap();
+    rig.registry.pick(&segment_of).await.unwrap();
+    rig.goes_on("GET /live/cam-7.ts HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    rig.registry.pick(&"__defaultVhost__/live/cam-7".parse().unwrap()).await.unwrap();
+    let _client = rig.client("GET /live/cam-7.ts HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert!(rig.at_origin().await.1.starts_with("GET /live/cam-7.ts "));
 }
