@@ -88,6 +88,7 @@ fn clients(host: &Host, Ports { rtmp, http, api, .. }: Ports) -> String {
          \n\
          \x20 RTMP      rtmp://{host}:{rtmp}/live/livestream (OBS: Service Custom, Server rtmp://{host}:{rtmp}/live)\n\
          \x20 HTTP-FLV  http://{host}:{http}/live/livestream.flv\n\
+         \x20 HLS       http://{host}:{http}/live/livestream.m3u8\n\
          \x20 OBS       Settings > Stream > Service WHIP, Server\n\
          \x20           http://{host}:{api}/rtc/v1/whip/?app=live&stream=livestream\n\
          \x20 ffmpeg 8  ffmpeg -re -f lavfi -i testsrc=size=1280x720:rate=30 -f lavfi -i sine \\\n\
@@ -134,6 +135,7 @@ mod tests {
             "udp://192.0.2.7:18000",
             "rtmp://192.0.2.7:11935/live/livestream",
             "http://192.0.2.7:18080/live/livestream.flv",
+            "http://192.0.2.7:18080/live/livestream.m3u8",
             "http://192.0.2.7:18080/",
             "http://192.0.2.7:11985/rtc/v1/whip/?app=live&stream=livestream",
             "http://192.0.2.7:11985/rtc/v1/whep/?app=live&stream=livestream",

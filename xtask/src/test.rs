@@ -18,8 +18,17 @@ use crate::{
 };
 
 /// Programs whose tests wait for most of their time: more of them run at once than there are CPUs.
-const MOSTLY_WAITING: [&str; 8] =
-    ["attachments", "capacity", "delivery", "host_firewall", "next_hops", "pinned", "relay", "routes"];
+const MOSTLY_WAITING: [&str; 9] = [
+    "attachments",
+    "capacity",
+    "delivery",
+    "host_firewall",
+    "next_hops",
+    "pinned",
+    "relay",
+    "routes",
+    "tcp_streams",
+];
 const WAITING_TESTS: u8 = 6;
 
 #[derive(Debug, clap::Args)]
