@@ -21,7 +21,7 @@ use std::{io, sync::Arc, time::Duration};
 use proxy_protocol::{
     rtmp::{
         chunk::{ReadError, RelayError},
-        client_session::{ClientFault, ClientSession},
+        client_session::{Accepted, ClientFault, ClientSession},
         handshake::HandshakeError,
         origin_session::OriginFault,
         request::Refusal,
@@ -147,12 +147,12 @@ impl Rtmp {
         stream: &StreamKey,
         connection: &Connection,
     ) -> Result<(), Failure> {
-        let accepted = session.accepted(std::mem::take(&mut asked.said));
-        accepted.to_client.iter().try_for_each(|message| client.send(message))?;
-        accepted.to_origin.iter().try_for_each(|message| asked.origin.send(message))?;
+        let Accepted { to_client, to_origin } = session.accepted(std::mem::take(&mut asked.said));
+        to_client.iter().try_for_each(|message| client.send(message))?;
         info!(%stream, role = ?wish.asked.request.role(), "stream started");
         let origin = loop {
-            let Answered { origin, session, .. } = asked;
+            let Answered { mut origin, session, .. } = asked;
+            to_origin.iter().try_for_each(|message| origin.send(message))?;
             match relay::until_joinable(&mut client, origin, session, connection.traffic()).await? {
                 Outcome::Ended => return Ok(()),
                 Outcome::Joinable(origin) => break origin,

@@ -92,15 +92,13 @@ impl Servers {
             Listeners::inherit(listen, sockets)
                 .with_context(|| format!("failed to listen on {name} port {}", listen.port))
         };
+        let mut open = |name, listen, is_ours| listeners(name, listen, is_ours).map(Server::new);
+        let api = open("PROXY_HTTP_API", config.http_api, |role| matches!(role, Role::HttpApi(_)))?;
+        let http = open("PROXY_HTTP_SERVER", config.http_server, |role| matches!(role, Role::HttpServer(_)))?;
+        let system = open("PROXY_SYSTEM_API", config.system_api, |role| matches!(role, Role::SystemApi(_)))?;
         let rtmp =
             listeners("PROXY_RTMP_SERVER", config.rtmp_server, |role| matches!(role, Role::RtmpServer(_)))?;
-        let mut open = |name, listen, is_ours| listeners(name, listen, is_ours).map(Server::new);
-        Ok(Self {
-            rtmp,
-            api: open("PROXY_HTTP_API", config.http_api, |role| matches!(role, Role::HttpApi(_)))?,
-            http: open("PROXY_HTTP_SERVER", config.http_server, |role| matches!(role, Role::HttpServer(_)))?,
-            system: open("PROXY_SYSTEM_API", config.system_api, |role| matches!(role, Role::SystemApi(_)))?,
-        })
+        Ok(Self { rtmp, api, http, system })
     }
 
     /// The ports, for people.
