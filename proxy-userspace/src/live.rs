@@ -21,7 +21,7 @@ use tokio::{
     net::TcpStream,
     time::{Instant, timeout, timeout_at},
 };
-use tracing::{Instrument as _, debug, info, warn};
+use tracing::{Instrument as _, debug, info};
 
 use crate::{
     config::TcpJoin,
@@ -30,7 +30,7 @@ use crate::{
         join::{self, Carries, Unsent},
         tcp::{Dialer, Slot},
     },
-    origin::{Origin, PickError, Registry},
+    origin::{Origin, Registry},
 };
 
 /// Clients at once on the port; more wait in the backlog.
@@ -53,7 +53,7 @@ pub struct Live {
     /// Where streams are.
     pub registry: Arc<dyn Registry>,
     /// How streams are named.
-    pub rules: StreamRules,
+    pub rules: Arc<StreamRules>,
     /// Peers whose word on the client counts.
     pub trusted_proxies: Arc<[IpNet]>,
     /// Where connections are listed.
@@ -195,13 +195,7 @@ impl Live {
     }
 
     async fn pick(&self, stream: &StreamKey) -> Result<Arc<Origin>, Refusal> {
-        self.registry.pick(stream).await.map_err(|error| match error {
-            PickError::NoOrigin(_) => Refusal { status: 503, text: "no origin is up for this stream" },
-            PickError::Unavailable(reason) => {
-                warn!(%reason, "failed to pick an origin");
-                Refusal { status: 503, text: "the registry of origins is unavailable" }
-            }
-        })
+        self.registry.pick(stream).await.map_err(|error| Refusal { status: 503, text: error.tell() })
     }
 
     async fn dial(&self, origin: &Origin) -> Result<TcpStream, Refusal> {

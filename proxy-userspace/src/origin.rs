@@ -66,6 +66,19 @@ pub enum PickError {
     Unavailable(String),
 }
 
+impl PickError {
+    /// What a client is told. Why the registry does not answer is for the log alone.
+    pub fn tell(&self) -> &'static str {
+        match self {
+            Self::NoOrigin(_) => "no origin is up for this stream",
+            Self::Unavailable(reason) => {
+                tracing::warn!(%reason, "failed to pick an origin");
+                "the registry of origins is unavailable"
+            }
+        }
+    }
+}
+
 /// Something that changed an origin's fitness; the control plane ends sessions of origins that went down.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OriginEvent {

@@ -69,7 +69,7 @@ pub struct Rtmp {
     /// Where streams are.
     pub registry: Arc<dyn Registry>,
     /// How streams are named.
-    pub rules: StreamRules,
+    pub rules: Arc<StreamRules>,
     /// Where connections are listed.
     pub connections: Arc<Connections>,
     /// How origins are connected.

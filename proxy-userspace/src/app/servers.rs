@@ -53,7 +53,7 @@ impl Backend<'_> {
         let signalling = &self.config.signalling;
         Live {
             registry: Arc::clone(self.registry) as Arc<dyn Registry>,
-            rules: self.config.streams.rules(),
+            rules: Arc::new(self.config.streams.rules()),
             trusted_proxies: self.config.trusted_proxies.as_slice().into(),
             connections: Arc::clone(self.connections),
             dialer: Arc::clone(self.dialer),
@@ -69,7 +69,7 @@ impl Backend<'_> {
         let signalling = &self.config.signalling;
         Rtmp {
             registry: Arc::clone(self.registry) as Arc<dyn Registry>,
-            rules: self.config.streams.rules(),
+            rules: Arc::new(self.config.streams.rules()),
             connections: Arc::clone(self.connections),
             dialer: Arc::clone(self.dialer),
             join: self.config.datapath.tcp_join,

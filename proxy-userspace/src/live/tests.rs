@@ -37,7 +37,7 @@ async fn rig_with(origin: TcpListener, variables: &[(&str, &str)]) -> Rig {
     let connections = Arc::new(Connections::default());
     let live = Live {
         registry: Arc::clone(&registry) as _,
-        rules: config.streams.rules(),
+        rules: Arc::new(config.streams.rules()),
         trusted_proxies: config.trusted_proxies.as_slice().into(),
         connections: Arc::clone(&connections),
         dialer: Arc::new(Dialer::new(22_000..=22_999, Vec::new(), rand::random())),

@@ -17,11 +17,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{Failure, Rtmp, client::Wish, leg::Leg};
-use crate::{
-    connections::Connection,
-    net::join,
-    origin::{Origin, PickError},
-};
+use crate::{connections::Connection, net::join, origin::Origin};
 
 /// How often a stream may be said to be elsewhere.
 const MAX_REDIRECTIONS: u32 = 3;
@@ -135,13 +131,7 @@ impl Rtmp {
     }
 
     async fn pick(&self, stream: &StreamKey) -> Result<Arc<Origin>, Refusal> {
-        self.registry.pick(stream).await.map_err(|error| match error {
-            PickError::NoOrigin(_) => because("no origin is up for this stream"),
-            PickError::Unavailable(reason) => {
-                warn!(%reason, "failed to pick an origin");
-                because("the registry of origins is unavailable")
-            }
-        })
+        self.registry.pick(stream).await.map_err(|error| because(error.tell()))
     }
 
     async fn dial(&self, origin: &Origin) -> Result<TcpStream, Refusal> {

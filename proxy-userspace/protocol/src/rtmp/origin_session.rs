@@ -23,6 +23,7 @@ use thiserror::Error;
 
 use self::verdict::Verdict;
 use super::{
+    chunk::INITIAL_CHUNK_SIZE,
     client_session::{CHUNK_SIZE, MAX_HELD_BYTES, MAX_HELD_MESSAGES, STREAM, WINDOW},
     command::{Command, CommandError},
     control::{BandwidthLimit, Control, Event},
@@ -31,8 +32,6 @@ use super::{
     request::{Asked, Connect, Publish, PublishOrder, Refusal, Request, Role},
 };
 
-/// The chunk size of an end that has not said another one (RTMP 1.0, section 5.4.1).
-const INITIAL_CHUNK_SIZE: u32 = 128;
 /// How many messages an origin may send before it accepts.
 const MAX_MESSAGES: usize = 1024;
 
@@ -329,8 +328,7 @@ impl OriginSession {
                     return vec![self.ended(verdict)];
                 }
             }
-            kind::AUDIO | kind::VIDEO | kind::AGGREGATE => self.step = OriginStep::Flowing,
-            _ => {}
+            kind => self.relayed(kind),
         }
         vec![OriginEffect::Relay(message)]
     }

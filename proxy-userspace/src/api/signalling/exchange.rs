@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     api::{Connection, body::read_request, client_address::ClientAddress},
-    origin::{Origin, PickError},
+    origin::Origin,
     rate_limit::Exceeded,
     session::SessionOffer,
 };
@@ -192,13 +192,7 @@ impl Signalling {
     }
 
     async fn pick(&self, stream: &StreamKey) -> Result<Arc<Origin>, ApiError> {
-        self.registry.pick(stream).await.map_err(|error| match error {
-            PickError::NoOrigin(_) => ApiError::Unavailable("no origin is up for this stream"),
-            PickError::Unavailable(reason) => {
-                warn!(%reason, "failed to pick an origin");
-                ApiError::Unavailable("the registry of origins is unavailable")
-            }
-        })
+        self.registry.pick(stream).await.map_err(|error| ApiError::Unavailable(error.tell()))
     }
 }
 

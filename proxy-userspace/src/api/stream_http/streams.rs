@@ -11,7 +11,7 @@ use proxy_protocol::{
     stream_url::{MediaRequest, StreamKey, StreamRules},
 };
 use tokio::time::timeout;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{
     fetch::{FetchError, Fetcher, Outgoing, passed},
@@ -21,7 +21,7 @@ use crate::{
     api::{ApiError, Connection, body, client_address::ClientAddress},
     config::Config,
     live,
-    origin::{Origin, PickError, Registry},
+    origin::{Origin, Registry},
 };
 
 /// A playlist of a day holds some ten thousand segments.
@@ -200,13 +200,7 @@ impl Streams {
     }
 
     async fn pick(&self, stream: &StreamKey) -> Result<Arc<Origin>, ApiError> {
-        self.registry.pick(stream).await.map_err(|error| match error {
-            PickError::NoOrigin(_) => ApiError::Unavailable("no origin is up for this stream"),
-            PickError::Unavailable(reason) => {
-                warn!(%reason, "failed to pick an origin");
-                ApiError::Unavailable("the registry of origins is unavailable")
-            }
-        })
+        self.registry.pick(stream).await.map_err(|error| ApiError::Unavailable(error.tell()))
     }
 
     async fn send(
