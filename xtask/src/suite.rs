@@ -1,6 +1,7 @@
 //! Test programs of libtest: their output passes through, their results are counted.
 
 use std::{
+    collections::VecDeque,
     io::{BufRead as _, BufReader},
     iter::Sum,
     process::{Command, Stdio},
@@ -9,6 +10,9 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use crate::shell;
+
+/// What is kept of what a program says of its failures.
+const MAX_FAILURE_LINES: usize = 60;
 
 /// What a run of tests came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,22 +59,74 @@ impl Sum for Counts {
     }
 }
 
+/// What a run of tests came to, and what it said of those that failed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) counts: Counts,
+    pub(crate) failures: VecDeque<String>,
+}
+
+impl Outcome {
+    /// One failure, and why.
+    pub(crate) fn failed(why: String) -> Self {
+        Self { counts: Counts::of(false), failures: [why].into() }
+    }
+
+    fn remember(&mut self, line: &str) {
+        if self.failures.len() == MAX_FAILURE_LINES {
+            self.failures.pop_front();
+        }
+        self.failures.push_back(line.to_owned());
+    }
+}
+
+impl From<Counts> for Outcome {
+    fn from(counts: Counts) -> Self {
+        Self { counts, ..Self::default() }
+    }
+}
+
+impl Sum for Outcome {
+    fn sum<I: Iterator<Item = Self>>(outcomes: I) -> Self {
+        outcomes.fold(Self::default(), |mut sum, outcome| {
+            sum.counts = [sum.counts, outcome.counts].into_iter().sum();
+            sum.failures.extend(outcome.failures);
+            sum
+        })
+    }
+}
+
 /// Runs `command` to its end; one that fails without saying which test did counts as one failure.
-pub(crate) fn run(command: &mut Command) -> Result<Counts> {
+pub(crate) fn run(command: &mut Command) -> Result<Outcome> {
     shell::say(format!("$ {}", shell::shown(command)));
     let child = command.stdout(Stdio::piped()).spawn();
     let mut child = child.with_context(|| format!("failed to start {}", shell::shown(command)))?;
-    let mut counts = Counts::default();
+    let mut outcome = Outcome::default();
+    let mut is_about_failures = false;
     for line in BufReader::new(child.stdout.take().context("stdout is piped")?).lines() {
         let line = line.context("a test printed no UTF-8")?;
-        counts.count(&line);
+        outcome.counts.count(&line);
+        is_about_failures = speaks_of_failures(&line).unwrap_or(is_about_failures);
+        if is_about_failures && !line.is_empty() {
+            outcome.remember(&line);
+        }
         shell::say(line);
     }
     let status = child.wait().context("failed to wait for a test")?;
-    if !status.success() && counts.failed == 0 {
-        counts.failed = 1;
+    if !status.success() && outcome.counts.failed == 0 {
+        outcome.counts.failed = 1;
+        outcome.remember(&format!("{status}"));
     }
-    Ok(counts)
+    Ok(outcome)
+}
+
+/// Whether what follows is about tests that failed, if the line is where that changes.
+fn speaks_of_failures(line: &str) -> Option<bool> {
+    match line {
+        "failures:" => Some(true),
+        "successes:" => Some(false),
+        _ => line.starts_with("test result: ").then_some(false),
+    }
 }
 
 fn number_before(text: &str, word: &str) -> usize {
@@ -108,8 +164,19 @@ mod tests {
 
     #[test]
     fn a_program_that_dies_counts_as_a_failure() {
-        let counts = run(&mut Command::new("false")).expect("starts");
-        assert_eq!(counts, Counts::of(false));
+        let outcome = run(&mut Command::new("false")).expect("starts");
+        assert_eq!(outcome.counts, Counts::of(false));
+        assert_eq!(outcome.failures, ["exit status: 1"]);
+    }
+
+    #[test]
+    fn what_is_said_of_failures_is_kept() {
+        let said = "successes:\n\n---- a stdout ----\nfine\n\nfailures:\n\n---- b stdout ----\npanicked at b\n\n\
+                    failures:\n    b\n\ntest result: FAILED. 1 passed; 1 failed; 0 ignored\nafterwards";
+        let outcome = run(Command::new("echo").arg(said)).expect("starts");
+        assert_eq!(outcome.counts, Counts { passed: 1, failed: 1, ..Counts::default() });
+        let expected = ["failures:", "---- b stdout ----", "panicked at b", "failures:", "    b"];
+        assert_eq!(outcome.failures, expected);
     }
 
     #[test]

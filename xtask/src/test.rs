@@ -13,7 +13,7 @@ use crate::{
     privilege, residue,
     setup::{self, BpfToolchain, Part},
     shell::{self, Executable, cargo},
-    suite::{self, Counts},
+    suite::{self, Counts, Outcome},
     tidy,
 };
 
@@ -136,7 +136,7 @@ fn run_tests(report: &mut Report, args: &Args) {
 }
 
 /// As cargo runs a test.
-fn run_one(test: &Executable, mut command: Command, args: &Args) -> Result<Counts> {
+fn run_one(test: &Executable, mut command: Command, args: &Args) -> Result<Outcome> {
     let package = test.manifest.parent().context("a manifest lies in its package")?;
     command.args(libtest_arguments(args)).current_dir(package).env("CARGO_MANIFEST_DIR", package);
     suite::run(&mut command)
@@ -171,27 +171,29 @@ struct Report(Vec<Row>);
 struct Row {
     step: String,
     took: Duration,
-    counts: Counts,
+    outcome: Outcome,
 }
 
 impl Report {
     /// A step that is one check.
     fn check(&mut self, step: &str, check: impl FnOnce() -> Result<()>) {
-        self.step(step, || check().map(|()| Counts::of(true)));
+        self.step(step, || check().map(|()| Counts::of(true).into()));
     }
 
-    fn step(&mut self, step: &str, run: impl FnOnce() -> Result<Counts>) {
+    fn step(&mut self, step: &str, run: impl FnOnce() -> Result<Outcome>) {
         shell::announce(step);
         let start = Instant::now();
-        let counts = run().unwrap_or_else(|error| {
+        let outcome = run().unwrap_or_else(|error| {
             shell::say(format!("{step} failed: {error:#}"));
-            Counts::of(false)
+            Outcome::failed(format!("{error:#}"))
         });
-        self.0.push(Row { step: step.to_owned(), took: start.elapsed(), counts });
+        self.0.push(Row { step: step.to_owned(), took: start.elapsed(), outcome });
     }
 
     fn conclude(&self) -> Result<()> {
         shell::say(self.table());
+        // Once more, where whoever looks at the end of a long log finds them.
+        self.0.iter().flat_map(Row::failures).for_each(shell::say);
         let total = self.total();
         shell::say(format!("{} passed, {} failed", total.passed, total.failed + total.skipped));
         if !total.is_good() {
@@ -210,15 +212,21 @@ impl Report {
     }
 
     fn total(&self) -> Counts {
-        self.0.iter().map(|row| row.counts).sum()
+        self.0.iter().map(|row| row.outcome.counts).sum()
     }
 }
 
 impl Row {
+    fn failures(&self) -> Vec<String> {
+        let said = self.outcome.failures.iter().map(|line| format!("  {line}"));
+        let has_failed = (!self.outcome.failures.is_empty()).then(|| format!("\n{} failed:", self.step));
+        has_failed.into_iter().chain(said).collect()
+    }
+
     fn line(&self) -> String {
-        let Counts { passed, failed, long, skipped } = self.counts;
+        let Counts { passed, failed, long, skipped } = self.outcome.counts;
         let seconds = self.took.as_secs_f64();
-        let verdict = if self.counts.is_good() { "" } else { "  <- failed" };
+        let verdict = if self.outcome.counts.is_good() { "" } else { "  <- failed" };
         format!("{:<28} {seconds:>8.1}s {passed:>7} {failed:>7} {skipped:>8} {long:>9}{verdict}", self.step)
     }
 }
@@ -231,7 +239,7 @@ mod tests {
     fn a_failing_step_does_not_stop_the_others_and_fails_the_run() {
         let mut report = Report::default();
         report.check("first", || bail!("broken"));
-        report.step("second", || Ok(Counts { passed: 3, ..Counts::default() }));
+        report.step("second", || Ok(Counts { passed: 3, ..Counts::default() }.into()));
         assert_eq!(report.total(), Counts { passed: 3, failed: 1, ..Counts::default() });
         assert!(report.table().contains("first"));
         assert!(report.conclude().is_err());
@@ -240,7 +248,7 @@ mod tests {
     #[test]
     fn a_skipped_test_fails_the_run() {
         let mut report = Report::default();
-        report.step("kernel", || Ok(Counts { skipped: 1, ..Counts::default() }));
+        report.step("kernel", || Ok(Counts { skipped: 1, ..Counts::default() }.into()));
         assert!(report.conclude().is_err());
     }
 
