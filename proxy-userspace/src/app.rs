@@ -119,9 +119,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut tasks = JoinSet::new();
     tasks
         .spawn(Arc::clone(&registry).watch(Arc::new(NetworkProbe { timeout: config.origins.probe_timeout })));
-    tasks.spawn(control_loop.run(event_queue, origin_events, Arc::clone(&registry) as Arc<dyn Registry>));
     let connections = Arc::new(Connections::default());
-    tasks.spawn(Arc::clone(&connections).keep_picks(Arc::clone(&registry) as Arc<dyn Registry>));
+    let picks: Arc<dyn Registry> = Arc::clone(&registry) as Arc<dyn Registry>;
+    tasks.spawn(Arc::clone(&connections).keep_picks(Arc::clone(&picks)));
+    tasks.spawn(control_loop.run(event_queue, origin_events, picks, Arc::clone(&connections)));
     let sources = &config.sources;
     let dialer = Arc::new(Dialer::new(sources.tcp_ports.clone(), sources.addresses.clone(), rand::random()));
     let app = App {

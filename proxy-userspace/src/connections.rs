@@ -19,6 +19,7 @@ use tokio::{
     task::AbortHandle,
     time::{interval, timeout},
 };
+use tracing::info;
 
 use crate::{
     net::join::Traffic,
@@ -194,6 +195,21 @@ impl Connections {
             .collect()
     }
 
+    /// Closes the connections to an origin that is down: it may have gone without a word, and players come again only once
+    /// they know.
+    pub fn end_at(&self, origin: &OriginId) {
+        let table = self.table.lock();
+        let at_origin = |entry: &&Entry| entry.place.as_ref().is_some_and(|(_, place)| place == origin);
+        let mut ended = 0_usize;
+        for task in table.open.values().filter(at_origin).filter_map(|entry| entry.task.as_ref()) {
+            task.abort();
+            ended += 1;
+        }
+        if ended > 0 {
+            info!(%origin, ended, "origin is down: its TCP streams end");
+        }
+    }
+
     /// Waits at most `grace` for connections to end by themselves, then closes those that are left and tells how many.
     pub async fn close(&self, grace: Duration) -> usize {
         let _ = timeout(grace, self.none_left()).await;
@@ -312,6 +328,27 @@ mod tests {
         let rtmp =
             ProtocolTotals { protocol: Protocol::Rtmp, open: 0, accepted: 1, to_origin: 3, to_client: 4 };
         assert_eq!(connections.totals()[0], rtmp);
+    }
+
+    #[tokio::test]
+    async fn connections_end_with_their_origin_and_no_others_do() {
+        let connections = Arc::new(Connections::default());
+        for origin in ["one", "other"] {
+            connections.spawn(Protocol::Rtmp, CLIENT, move |connection| async move {
+                connection.place(&stream(), &OriginId::new(origin, "b", "c"));
+                std::future::pending().await
+            });
+        }
+        tokio::task::yield_now().await;
+        connections.end_at(&OriginId::new("one", "b", "c"));
+        timeout(Duration::from_secs(5), async {
+            while connections.list().len() > 1 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect("it is gone");
+        assert_eq!(connections.list()[0].origin.as_deref(), Some("other-b-c"));
     }
 
     #[tokio::test]

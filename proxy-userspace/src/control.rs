@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use crate::{
+    connections::Connections,
     datapath::{
         installer::{Aftermath, Installer, NetworkChange},
         kernel::grace,
@@ -97,6 +98,7 @@ impl ControlLoop {
         mut events: mpsc::Receiver<Event>,
         mut origins: mpsc::UnboundedReceiver<OriginEvent>,
         registry: Arc<dyn Registry>,
+        connections: Arc<Connections>,
     ) {
         let mut tick = every(TICK);
         let mut look = every(LOOK);
@@ -104,7 +106,12 @@ impl ControlLoop {
         loop {
             tokio::select! {
                 Some(event) = events.recv() => self.handle(event).await,
-                Some(event) = origins.recv() => self.origin_changed(event).await,
+                Some(event) = origins.recv() => {
+                    if let OriginEvent::Down(id) = &event {
+                        connections.end_at(id);
+                    }
+                    self.origin_changed(event).await;
+                }
                 command = self.commands.recv() => {
                     let Some(command) = command else { return };
                     if self.obey(command).await.is_break() {

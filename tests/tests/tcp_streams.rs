@@ -270,3 +270,19 @@ fn publisher_and_player_end_with_their_origin_and_the_proxy_forgets_them() {
     stage.proxy.wait_for_origins(1).unwrap();
     stage.proxy.stop().unwrap();
 }
+
+#[test]
+fn defect_11_streams_of_an_origin_that_vanishes_end_so_that_clients_come_again() {
+    let (clip, network) = (Clip::get().unwrap(), Direct::new().unwrap());
+    let stage = Stage::start(&network, &[("PROXY_ORIGIN_PROBE_INTERVAL", "500ms")]).unwrap();
+    let mut publisher = publisher(&stage, &clip, "cut-off");
+    let mut player = start(&network.client, play(&stage.rtmp("cut-off"))).unwrap();
+    wait_for_connections(&stage.proxy, PATIENCE, |listed| listed.iter().any(|one| one.to_client > 10_000))
+        .unwrap();
+    // Nothing tells the proxy's sockets: they would wait for a quarter of an hour.
+    network.origin.ip(&["link", "set", "eth0", "down"]).unwrap();
+    for client in [&mut player, &mut publisher] {
+        client.wait(PATIENCE).unwrap();
+    }
+    wait_until_nobody_is_connected(&stage.proxy);
+}
