@@ -3,7 +3,7 @@
 //! The head of a request says whether it is for such a stream. If so the origin gets the head, with what belongs to the
 //! client's connection left out and who the client is put in, and from then on the two connections are one: status, head and
 //! body come as the origin sends them. Everything else on this port is for the ordinary server of HTTP, which gets the
-//! connection as it was.
+//! connection as it was, and gives it back when a later request is for a stream.
 //!
 //! Nothing of a client goes to the origin behind its head unless it is a WebSocket: it would be a request that nobody has
 //! looked at.
@@ -11,6 +11,7 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
+use http::request::Parts;
 use ipnet::IpNet;
 use proxy_protocol::{
     http_head::{AnswerUse, ClientAddress, HeadError, HeadLimits, Hop, Method, RequestHead},
@@ -28,42 +29,32 @@ use crate::{
     connections::{Connection, Connections, Protocol},
     net::{
         join::{self, Carries, Unsent},
-        tcp::{Dialer, Slot},
+        tcp::Slot,
     },
-    origin::{Origin, Registry},
+    origin::{
+        Registry,
+        connector::{ConnectError, Connector, Service},
+    },
 };
 
 /// Clients at once on the port; more wait in the backlog.
 pub const MAX_CONNECTIONS: usize = 65_536;
-/// How many origins are tried if one cannot be reached.
-const ATTEMPTS: u32 = 2;
-
-/// How long peers may take.
-#[derive(Clone, Copy, Debug)]
-pub struct Deadlines {
-    /// A client to send the head of its request.
-    pub head: Duration,
-    /// An origin to be connected to.
-    pub dial: Duration,
-}
 
 /// What every connection needs.
 #[derive(Clone)]
 pub struct Live {
-    /// Where streams are.
-    pub registry: Arc<dyn Registry>,
+    /// How the origins of streams are connected.
+    pub origins: Connector,
     /// How streams are named.
     pub rules: Arc<StreamRules>,
     /// Peers whose word on the client counts.
     pub trusted_proxies: Arc<[IpNet]>,
     /// Where connections are listed.
     pub connections: Arc<Connections>,
-    /// How origins are connected.
-    pub dialer: Arc<Dialer>,
     /// How bytes are carried.
     pub join: TcpJoin,
-    /// How long peers may take.
-    pub deadlines: Deadlines,
+    /// How long a client may take to send the head of its request.
+    pub head_deadline: Duration,
 }
 
 /// What to do with a connection.
@@ -77,7 +68,7 @@ pub enum Sorted {
 
 /// A request for a stream, as far as it is kept.
 #[derive(Debug)]
-struct Wish {
+pub struct Wish {
     stream: StreamKey,
     /// The head as the origin gets it.
     head: Vec<u8>,
@@ -112,7 +103,7 @@ impl Live {
         peer: SocketAddr,
         read: &mut BytesMut,
     ) -> Result<Option<Wish>, Option<Refusal>> {
-        let deadline = Instant::now() + self.deadlines.head;
+        let deadline = Instant::now() + self.head_deadline;
         loop {
             let head = RequestHead::parse(read, &HeadLimits::default());
             if let Some(head) = head.map_err(|error| Some(Refusal::of_head(error)))? {
@@ -129,11 +120,24 @@ impl Live {
         let target = head.target();
         let media = self.rules.media(head.host(), target.path(), target.query()).ok()??;
         let stream = self.live_stream(media).await?;
+        Some(self.wish_for(stream, head, peer))
+    }
+
+    /// What a later request of a connection wants, if it is a stream.
+    pub async fn later_wish(&self, request: &Parts, peer: SocketAddr) -> Option<Wish> {
+        let uri = &request.uri;
+        // Most are for something else, and need no head.
+        self.rules.media(None, uri.path(), uri.query()).ok()??;
+        let head = head_of(request);
+        self.wish(&RequestHead::parse(&head, &HeadLimits::default()).ok()??, peer).await
+    }
+
+    fn wish_for(&self, stream: StreamKey, head: &RequestHead<'_>, peer: SocketAddr) -> Wish {
         let trusted = |ip| self.trusted_proxies.iter().any(|network| network.contains(&ip));
         let client = ClientAddress::new(peer.ip(), head.headers(), trusted);
         let hop = Hop { client: &client, is_https: false };
-        let head_of_ours = head.to_origin(target.as_str(), hop, AnswerUse::Passed);
-        Some(Wish { stream, head: head_of_ours, is_websocket: head.is_websocket() })
+        let head_of_ours = head.to_origin(head.target().as_str(), hop, AnswerUse::Passed);
+        Wish { stream, head: head_of_ours, is_websocket: head.is_websocket() }
     }
 
     /// The stream that is asked for, if it is one that does not end.
@@ -141,13 +145,14 @@ impl Live {
         match media {
             MediaRequest::Live(stream) => Some(stream),
             MediaRequest::LiveOrSegment { live, segment_of } => {
-                (!is_segment(self.registry.as_ref(), &live, &segment_of).await).then_some(live)
+                (!is_segment(self.origins.registry.as_ref(), &live, &segment_of).await).then_some(live)
             }
             MediaRequest::Playlist(_) | MediaRequest::Manifest(_) | MediaRequest::Segment(_) => None,
         }
     }
 
-    fn begin(&self, stream: TcpStream, peer: SocketAddr, wish: Wish, slot: Slot) {
+    /// Serves the stream on a connection of which nothing more is to be read than what the request was.
+    pub fn begin(&self, stream: TcpStream, peer: SocketAddr, wish: Wish, slot: Slot) {
         let live = self.clone();
         self.connections.spawn(Protocol::Http, peer, |connection| {
             let span = tracing::info_span!("http", id = connection.id(), client = %peer);
@@ -180,35 +185,10 @@ impl Live {
 
     /// An origin that has the request. SRS answers once there is a publisher, however long that takes.
     async fn ask(&self, wish: &Wish, connection: &Connection) -> Result<TcpStream, Refusal> {
-        let mut refusal = Refusal::UNREACHABLE;
-        for _ in 0..ATTEMPTS {
-            let origin = self.pick(&wish.stream).await?;
-            match self.dial(&origin).await {
-                Ok(dialed) => {
-                    connection.place(&wish.stream, &origin.id);
-                    return self.request(dialed, &wish.head).await;
-                }
-                Err(cannot) => refusal = cannot,
-            }
-        }
-        Err(refusal)
-    }
-
-    async fn pick(&self, stream: &StreamKey) -> Result<Arc<Origin>, Refusal> {
-        self.registry.pick(stream).await.map_err(|error| Refusal { status: 503, text: error.tell() })
-    }
-
-    async fn dial(&self, origin: &Origin) -> Result<TcpStream, Refusal> {
-        let none = Refusal { status: 502, text: "the origin of this stream has no HTTP streams" };
-        let address = origin.http.ok_or(none)?;
-        match self.dialer.connect(address, self.deadlines.dial).await {
-            Ok(dialed) => Ok(dialed),
-            Err(error) => {
-                debug!(%error, origin = %origin.id, "failed to connect");
-                self.registry.report_failure(&origin.id).await;
-                Err(Refusal::UNREACHABLE)
-            }
-        }
+        let reached = self.origins.to_stream(&wish.stream, Service::Http).await;
+        let (origin, dialed) = reached.map_err(|error| Refusal::of_connecting(&error))?;
+        connection.place(&wish.stream, &origin.id);
+        self.request(dialed, &wish.head).await
     }
 
     async fn request(&self, mut origin: TcpStream, head: &[u8]) -> Result<TcpStream, Refusal> {
@@ -216,7 +196,7 @@ impl Live {
             join::prepare(&origin)?;
             origin.write_all(head).await
         };
-        match timeout(self.deadlines.dial, sent).await {
+        match timeout(self.origins.deadline, sent).await {
             Ok(Ok(())) => Ok(origin),
             Ok(Err(_)) | Err(_) => Err(Refusal { status: 502, text: "the origin of this stream failed" }),
         }
@@ -224,7 +204,13 @@ impl Live {
 }
 
 impl Refusal {
-    const UNREACHABLE: Self = Self { status: 502, text: "the origin of this stream cannot be reached" };
+    fn of_connecting(error: &ConnectError) -> Self {
+        let status = match error {
+            ConnectError::NoOrigin(_) => 503,
+            ConnectError::NotServed(_) | ConnectError::Unreachable => 502,
+        };
+        Self { status, text: error.tell() }
+    }
 
     fn of_head(error: HeadError) -> Self {
         let text = match error.status() {
@@ -248,6 +234,15 @@ impl Refusal {
             text.len() + 1
         )
     }
+}
+
+fn head_of(request: &Parts) -> Vec<u8> {
+    let mut head = format!("{} {} {:?}\r\n", request.method, request.uri, request.version).into_bytes();
+    for (name, value) in &request.headers {
+        head.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    head.extend(b"\r\n");
+    head
 }
 
 /// Whether a name that may be a stream's or a segment's is a segment's: only the stream of the segment is known.

@@ -9,6 +9,7 @@ use std::{
 use proxy_protocol::stream_url::StreamKey;
 use serde::{Deserialize, Serialize};
 
+pub mod connector;
 pub mod endpoint;
 pub mod memory;
 pub mod probe;

@@ -37,9 +37,9 @@ use crate::{
     connections::{Connection, Connections, Protocol},
     net::{
         join::{self, Carries, Unsent},
-        tcp::{Acceptor, Dialer},
+        tcp::Acceptor,
     },
-    origin::Registry,
+    origin::connector::Connector,
 };
 
 mod ask;
@@ -55,8 +55,6 @@ pub const MAX_CONNECTIONS: usize = 65_536;
 pub struct Deadlines {
     /// A client's next step: the handshake, `connect`, `publish` or `play`.
     pub client: Duration,
-    /// Connecting to an origin.
-    pub dial: Duration,
     /// An origin's next step, but for the last one.
     pub origin: Duration,
     /// An origin's answer to `publish` or `play`, for which it may ask somebody else.
@@ -66,14 +64,12 @@ pub struct Deadlines {
 /// What every connection needs.
 #[derive(Clone)]
 pub struct Rtmp {
-    /// Where streams are.
-    pub registry: Arc<dyn Registry>,
+    /// How the origins of streams are connected.
+    pub origins: Connector,
     /// How streams are named.
     pub rules: Arc<StreamRules>,
     /// Where connections are listed.
     pub connections: Arc<Connections>,
-    /// How origins are connected.
-    pub dialer: Arc<Dialer>,
     /// How bytes are carried.
     pub join: TcpJoin,
     /// How long peers may take.

@@ -1,8 +1,8 @@
 //! HTTP over TCP: connections in, requests to a router, an orderly end.
 
-use std::{io, net::SocketAddr, os::fd::OwnedFd, pin::pin, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, os::fd::OwnedFd, sync::OnceLock, time::Duration};
 
-use axum::{Router, body::Bytes};
+use axum::{Router, body::Bytes, response::Response};
 use http::Request;
 use hyper::{body::Incoming, server::conn::http1, service::Service as _};
 use hyper_util::{
@@ -19,7 +19,7 @@ use tracing::debug;
 
 use super::Connection;
 use crate::{
-    live::{self, Live, Sorted},
+    live::{self, Live, Sorted, Wish},
     net::{
         rewound::Rewound,
         tcp::{Acceptor, Listeners, Slot, stopped},
@@ -120,46 +120,79 @@ async fn accept(mut acceptor: Acceptor, ordinary: Ordinary, live: Option<Live>) 
 }
 
 async fn serve_stream(stream: TcpStream, slot: Slot, ordinary: Ordinary, live: Option<Live>) {
-    let sorted = match live {
-        Some(live) => live.sort(stream, slot).await,
-        None => Sorted::Other(stream, Bytes::new(), slot),
+    let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
+    let ends = Connection { peer, local };
+    let Some(live) = live else {
+        return serve_connection(Rewound::new(Bytes::new(), stream), ends, None, ordinary, |_, _| {}).await;
     };
-    if let Sorted::Other(stream, first, _slot) = sorted {
-        serve_connection(stream, first, ordinary).await;
+    if let Sorted::Other(stream, first, slot) = live.sort(stream, slot).await {
+        let begin = |stream, wish| live.begin(stream, peer, wish, slot);
+        serve_connection(Rewound::new(first, stream), ends, Some(&live), ordinary, begin).await;
     }
 }
 
-async fn serve_connection(stream: TcpStream, first: Bytes, ordinary: Ordinary) {
+/// Serves requests until one is for a stream, for which the connection is given to `begin`.
+async fn serve_connection(
+    stream: Rewound,
+    ends: Connection,
+    live: Option<&Live>,
+    ordinary: Ordinary,
+    begin: impl FnOnce(TcpStream, Wish),
+) {
     let Ordinary { service, client_timeout, stop, .. } = ordinary;
-    let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
-    let ends = Connection { peer, local };
-    let has_asked = Arc::new(Notify::new());
-    let asks = Arc::clone(&has_asked);
-    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-        asks.notify_one();
-        request.extensions_mut().insert(ends);
-        service.call(request)
+    let has_asked = Notify::new();
+    let wished = OnceLock::new();
+    let service = hyper::service::service_fn(|request: Request<Incoming>| {
+        has_asked.notify_one();
+        answer(request, ends, &service, live, &wished)
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(client_timeout).half_close(false);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(Rewound::new(first, stream)), service));
+    let mut connection = builder.serve_connection(TokioIo::new(stream), service);
     let result = tokio::select! {
-        result = connection.as_mut() => result,
+        result = &mut connection => result,
         () = stopped(stop) => {
             tokio::select! {
-                result = connection.as_mut() => result,
+                result = &mut connection => result,
                 // A connection without a request would be closed at once, with the request on its way.
                 _ = timeout(FIRST_REQUEST, has_asked.notified()) => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
+                    Pin::new(&mut connection).graceful_shutdown();
+                    (&mut connection).await
                 }
             }
         }
     };
-    if let Err(error) = result {
-        debug!(%peer, %error, "connection ended");
+    let stream = connection.into_parts().io.into_inner().into_inner();
+    match (wished.into_inner(), result) {
+        (Some(wish), _) => begin(stream, wish),
+        (None, Err(error)) => debug!(peer = %ends.peer, %error, "connection ended"),
+        (None, Ok(())) => {}
     }
 }
+
+/// The answer to a request, but for a stream's.
+async fn answer(
+    request: Request<Incoming>,
+    ends: Connection,
+    service: &TowerToHyperService<Router>,
+    live: Option<&Live>,
+    wished: &OnceLock<Wish>,
+) -> Result<Response, IsForAStream> {
+    let (mut parts, body) = request.into_parts();
+    if let Some(live) = live
+        && let Some(wish) = live.later_wish(&parts, ends.peer).await
+    {
+        // The error makes hyper let go of the connection, so that there is no second one.
+        return wished.set(wish).map_or(Err(IsForAStream), |()| Err(IsForAStream));
+    }
+    parts.extensions.insert(ends);
+    service.call(Request::from_parts(parts, body)).await.map_err(|never| match never {})
+}
+
+/// A request is not answered here.
+#[derive(Debug, thiserror::Error)]
+#[error("the request is for a stream")]
+struct IsForAStream;
 
 #[cfg(test)]
 mod tests {

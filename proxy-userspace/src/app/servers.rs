@@ -12,12 +12,12 @@ use crate::{
     control::Control,
     first_use,
     lifecycle::Inherited,
-    live::{self, Live},
+    live::Live,
     net::{
         handover::Role,
         tcp::{Dialer, Listeners},
     },
-    origin::{Registry, memory::MemoryRegistry},
+    origin::{Registry, connector::Connector, memory::MemoryRegistry},
     rtmp::{self, Rtmp},
     telemetry,
 };
@@ -49,33 +49,34 @@ pub(super) struct Backend<'a> {
 }
 
 impl Backend<'_> {
-    fn live(&self) -> Live {
-        let signalling = &self.config.signalling;
-        Live {
+    fn origins(&self) -> Connector {
+        Connector {
             registry: Arc::clone(self.registry) as Arc<dyn Registry>,
+            dialer: Arc::clone(self.dialer),
+            deadline: self.config.signalling.origin_timeout / 2,
+        }
+    }
+
+    fn live(&self) -> Live {
+        Live {
+            origins: self.origins(),
             rules: Arc::new(self.config.streams.rules()),
             trusted_proxies: self.config.trusted_proxies.as_slice().into(),
             connections: Arc::clone(self.connections),
-            dialer: Arc::clone(self.dialer),
             join: self.config.datapath.tcp_join,
-            deadlines: live::Deadlines {
-                head: signalling.client_timeout,
-                dial: signalling.origin_timeout / 2,
-            },
+            head_deadline: self.config.signalling.client_timeout,
         }
     }
 
     fn rtmp(&self) -> Rtmp {
         let signalling = &self.config.signalling;
         Rtmp {
-            registry: Arc::clone(self.registry) as Arc<dyn Registry>,
+            origins: self.origins(),
             rules: Arc::new(self.config.streams.rules()),
             connections: Arc::clone(self.connections),
-            dialer: Arc::clone(self.dialer),
             join: self.config.datapath.tcp_join,
             deadlines: rtmp::Deadlines {
                 client: signalling.client_timeout,
-                dial: signalling.origin_timeout / 2,
                 origin: signalling.origin_timeout,
                 start: START_DEADLINE,
             },

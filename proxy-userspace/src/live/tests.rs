@@ -5,17 +5,20 @@ use tokio::{io::AsyncReadExt as _, net::TcpListener, sync::watch, task::JoinHand
 
 use super::*;
 use crate::{
+    api::Server,
     config::{Config, Listen},
-    net::tcp::{Acceptor, Listeners},
-    origin::memory::MemoryRegistry,
+    net::tcp::{Acceptor, Dialer, Listeners},
+    origin::{Origin, memory::MemoryRegistry},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
+const ANY: Listen = Listen { ip: Some(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)), port: 0 };
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A proxy whose only origin is a listener of the test.
 struct Rig {
     address: SocketAddr,
+    live: Live,
     registry: Arc<MemoryRegistry>,
     origin: TcpListener,
     connections: Arc<Connections>,
@@ -36,21 +39,24 @@ async fn rig_with(origin: TcpListener, variables: &[(&str, &str)]) -> Rig {
     registry.register(an_origin(origin.local_addr().unwrap())).await.unwrap();
     let connections = Arc::new(Connections::default());
     let live = Live {
-        registry: Arc::clone(&registry) as _,
+        origins: Connector {
+            registry: Arc::clone(&registry) as _,
+            dialer: Arc::new(Dialer::new(22_000..=22_999, Vec::new(), rand::random())),
+            deadline: SECOND,
+        },
         rules: Arc::new(config.streams.rules()),
         trusted_proxies: config.trusted_proxies.as_slice().into(),
         connections: Arc::clone(&connections),
-        dialer: Arc::new(Dialer::new(22_000..=22_999, Vec::new(), rand::random())),
         join: TcpJoin::Auto,
-        deadlines: Deadlines { head: SECOND, dial: SECOND },
+        head_deadline: SECOND,
     };
-    let listeners = Listeners::bind(Listen { ip: Some([127, 0, 0, 1].into()), port: 0 }).unwrap();
+    let listeners = Listeners::bind(ANY).unwrap();
     let address = listeners.local_addr().unwrap();
     let (stop, stopping) = watch::channel(false);
     let acceptor = listeners.into_acceptors(100, &stopping).remove(0);
     let others = Arc::new(Mutex::new(HashMap::new()));
-    let accepting = tokio::spawn(accept(acceptor, live, Arc::clone(&others)));
-    Rig { address, registry, origin, connections, _stop: stop, others, _accepting: accepting }
+    let accepting = tokio::spawn(accept(acceptor, live.clone(), Arc::clone(&others)));
+    Rig { address, live, registry, origin, connections, _stop: stop, others, _accepting: accepting }
 }
 
 async fn accept(mut acceptor: Acceptor, live: Live, others: Arc<Mutex<HashMap<SocketAddr, Bytes>>>) {
@@ -195,6 +201,40 @@ async fn what_is_no_stream_goes_on_untouched() {
     ] {
         rig.goes_on(request).await;
     }
+}
+
+#[tokio::test]
+async fn a_stream_asked_for_on_a_connection_that_served_something_else_is_carried_like_any() {
+    const PAGE: &str = "GET /page HTTP/1.1\r\nHost: cdn.example\r\n\r\n";
+    let rig = rig(&[]).await;
+    let server = Server::new(Listeners::bind(ANY).unwrap());
+    let address = server.local_addr().unwrap();
+    let router = axum::Router::new().route("/page", axum::routing::get(|| async { "page" }));
+    let (_stop, stopping) = watch::channel(false);
+    tokio::spawn(server.serve_with(rig.live.clone(), router, SECOND, SECOND, stopping));
+
+    let mut client = TcpStream::connect(address).await.unwrap();
+    for _ in 0..2 {
+        client.write_all(PAGE.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\npage") {
+            answer.push(client.read_u8().await.unwrap());
+        }
+    }
+    client
+        .write_all(b"GET /live/s.flv?a=%2F HTTP/1.1\r\nHost: cdn.example\r\nX-Own: 1\r\n\r\n")
+        .await
+        .unwrap();
+    let (mut origin, head) = rig.at_origin().await;
+    assert!(head.starts_with("GET /live/s.flv?a=%2F HTTP/1.1\r\n"), "{head}");
+    for line in ["host: cdn.example", "x-own: 1", "connection: close", "x-real-ip: 127.0.0.1"] {
+        assert!(head.to_lowercase().contains(&format!("{line}\r\n")), "{line} in {head}");
+    }
+    assert_eq!(rig.connections.list()[0].stream.as_deref(), Some("__defaultVhost__/live/s"));
+    origin.write_all(b"HTTP/1.1 200 OK\r\n\r\nFLV").await.unwrap();
+    drop(origin);
+    assert_eq!(all_of(client).await, "HTTP/1.1 200 OK\r\n\r\nFLV");
+    assert_eq!(rig.connections.close(PATIENCE).await, 0);
 }
 
 #[tokio::test]

@@ -24,6 +24,11 @@ impl Rewound {
     pub fn new(first: Bytes, stream: TcpStream) -> Self {
         Self { first, stream }
     }
+
+    /// The connection, from where it was read to.
+    pub fn into_inner(self) -> TcpStream {
+        self.stream
+    }
 }
 
 impl AsyncRead for Rewound {

@@ -1,6 +1,6 @@
 //! An origin until it has accepted the stream.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::net::SocketAddr;
 
 use proxy_protocol::{
     rtmp::{
@@ -17,12 +17,10 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{Failure, Rtmp, client::Wish, leg::Leg};
-use crate::{connections::Connection, net::join, origin::Origin};
+use crate::{connections::Connection, net::join, origin::connector::Service};
 
 /// How often a stream may be said to be elsewhere.
 const MAX_REDIRECTIONS: u32 = 3;
-/// How many origins are tried if one cannot be reached.
-const ATTEMPTS: u32 = 2;
 
 /// An origin that has accepted.
 #[derive(Debug)]
@@ -48,18 +46,10 @@ impl Rtmp {
         wish: &Wish,
         connection: &Connection,
     ) -> Result<Answered, Refusal> {
-        let mut refusal = because("no origin is up for this stream");
-        for _ in 0..ATTEMPTS {
-            let origin = self.pick(stream).await?;
-            match self.dial(&origin).await {
-                Ok(dialed) => {
-                    connection.place(stream, &origin.id);
-                    return self.talk(dialed, stream, wish, connection).await;
-                }
-                Err(cannot) => refusal = cannot,
-            }
-        }
-        Err(refusal)
+        let reached = self.origins.to_stream(stream, Service::Rtmp).await;
+        let (origin, dialed) = reached.map_err(|error| because(error.tell()))?;
+        connection.place(stream, &origin.id);
+        self.talk(dialed, stream, wish, connection).await
     }
 
     /// Asks where another origin said that the stream is: at an origin of ours, or nowhere.
@@ -130,22 +120,6 @@ impl Rtmp {
         }
     }
 
-    async fn pick(&self, stream: &StreamKey) -> Result<Arc<Origin>, Refusal> {
-        self.registry.pick(stream).await.map_err(|error| because(error.tell()))
-    }
-
-    async fn dial(&self, origin: &Origin) -> Result<TcpStream, Refusal> {
-        let address = origin.rtmp.ok_or_else(|| because("the origin of this stream has no RTMP"))?;
-        match self.dialer.connect(address, self.deadlines.dial).await {
-            Ok(dialed) => Ok(dialed),
-            Err(error) => {
-                debug!(%error, origin = %origin.id, "failed to connect");
-                self.registry.report_failure(&origin.id).await;
-                Err(because("the origin of this stream cannot be reached"))
-            }
-        }
-    }
-
     async fn follow(
         &self,
         url: &str,
@@ -153,14 +127,15 @@ impl Rtmp {
         connection: &Connection,
     ) -> Result<TcpStream, Refusal> {
         let origin = match address(url) {
-            Some(address) => self.registry.at_rtmp(address).await,
+            Some(address) => self.origins.registry.at_rtmp(address).await,
             None => None,
         };
         let Some(origin) = origin else {
             warn!(url, "an origin redirects to a server that is none of ours");
             return Err(because("the stream is at a server that is none of ours"));
         };
-        let dialed = self.dial(&origin).await?;
+        let dialed = self.origins.to_origin(&origin, Service::Rtmp).await;
+        let dialed = dialed.map_err(|error| because(error.tell()))?;
         connection.place(stream, &origin.id);
         Ok(dialed)
     }

@@ -62,6 +62,7 @@ const BOUNDARIES: &[Boundary] = &[
         &[
             "proxy-userspace/src/net",
             "proxy-userspace/src/api",
+            "proxy-userspace/src/origin/connector.rs",
             "proxy-userspace/src/origin/probe.rs",
             "proxy-userspace/src/rtmp",
             "proxy-userspace/src/live",

@@ -143,26 +143,20 @@ impl Fetcher {
     }
 
     /// The head of the origin's answer, which ends within the deadline.
+    ///
+    /// An origin may close a kept connection in the moment in which a request is sent, so there is a second attempt.
     pub(super) async fn send(
         &self,
         origin: SocketAddr,
         request: &Outgoing,
     ) -> Result<Response<Incoming>, FetchError> {
-        timeout(self.deadline, self.send_patiently(origin, request)).await.unwrap_or(Err(FetchError::Timeout))
-    }
-
-    /// The same however long the origin takes: SRS answers a player of FLV once there is a publisher.
-    ///
-    /// An origin may close a kept connection in the moment in which a request is sent, so there is a second attempt.
-    pub(super) async fn send_patiently(
-        &self,
-        origin: SocketAddr,
-        request: &Outgoing,
-    ) -> Result<Response<Incoming>, FetchError> {
-        match self.exchange(origin, request).await {
-            Err(FetchError::NoAnswer) => self.exchange(origin, request).await,
-            answered => answered,
-        }
+        let answered = timeout(self.deadline, async {
+            match self.exchange(origin, request).await {
+                Err(FetchError::NoAnswer) => self.exchange(origin, request).await,
+                answered => answered,
+            }
+        });
+        answered.await.unwrap_or(Err(FetchError::Timeout))
     }
 
     async fn exchange(
@@ -179,7 +173,7 @@ impl Fetcher {
 }
 
 /// The body as it comes, asked for as the client takes it; an origin that pauses longer than `patience` ends it.
-pub(super) fn passed(body: Incoming, patience: Option<Duration>) -> Body {
+pub(super) fn passed(body: Incoming, patience: Duration) -> Body {
     let frames = stream::unfold(Some(body), move |body| async move {
         let mut body = body?;
         match next_data(&mut body, patience).await? {
@@ -190,14 +184,11 @@ pub(super) fn passed(body: Incoming, patience: Option<Duration>) -> Body {
     Body::from_stream(frames)
 }
 
-async fn next_data(body: &mut Incoming, patience: Option<Duration>) -> Option<Result<Bytes, axum::BoxError>> {
+async fn next_data(body: &mut Incoming, patience: Duration) -> Option<Result<Bytes, axum::BoxError>> {
     loop {
-        let frame = match patience {
-            Some(patience) => match timeout(patience, body.frame()).await {
-                Ok(frame) => frame,
-                Err(elapsed) => return Some(Err(elapsed.into())),
-            },
-            None => body.frame().await,
+        let frame = match timeout(patience, body.frame()).await {
+            Ok(frame) => frame,
+            Err(elapsed) => return Some(Err(elapsed.into())),
         };
         match frame?.map(hyper::body::Frame::into_data) {
             Ok(Ok(data)) => return Some(Ok(data)),

@@ -80,19 +80,17 @@ impl Streams {
             MediaRequest::Manifest(stream) if parts.method != Method::OPTIONS => {
                 self.text(Text::Manifest, &stream, wish).await
             }
-            MediaRequest::Playlist(stream) | MediaRequest::Manifest(stream) => {
-                let (_, answer) = self.of_stream(&stream, &wish.outgoing).await?;
-                Ok(self.passed(answer))
-            }
             MediaRequest::Segment(streams) => self.segment(&streams, wish).await,
             MediaRequest::LiveOrSegment { live, segment_of } => {
                 if live::is_segment(self.registry.as_ref(), &live, &segment_of).await {
                     self.segment(&[segment_of], wish).await
                 } else {
-                    self.live(&live, wish).await
+                    self.asked(&live, &wish).await
                 }
             }
-            MediaRequest::Live(stream) => self.live(&stream, wish).await,
+            MediaRequest::Playlist(stream) | MediaRequest::Manifest(stream) | MediaRequest::Live(stream) => {
+                self.asked(&stream, &wish).await
+            }
         }
     }
 
@@ -171,17 +169,10 @@ impl Streams {
         origins
     }
 
-    /// A stream that is asked for on a connection which has served something else before.
-    async fn live(&self, stream: &StreamKey, wish: Wish) -> Result<Response, ApiError> {
-        let mut failure = FetchError::Connect;
-        for _ in 0..ATTEMPTS {
-            let origin = self.pick(stream).await?;
-            match self.fetcher.send_patiently(http_of(&origin)?, &wish.outgoing).await {
-                Ok(answer) => return Ok(answer.map(|body| passed(body, None))),
-                Err(error) => failure = self.failed(&origin, error).await,
-            }
-        }
-        Err(failure.into())
+    /// What OPTIONS is answered with, mostly: a stream itself is not served here.
+    async fn asked(&self, stream: &StreamKey, wish: &Wish) -> Result<Response, ApiError> {
+        let (_, answer) = self.of_stream(stream, &wish.outgoing).await?;
+        Ok(self.passed(answer))
     }
 
     /// The answer of the stream's origin, which is chosen if it has none.
@@ -224,7 +215,7 @@ impl Streams {
     }
 
     fn passed(&self, answer: http::Response<Incoming>) -> Response {
-        answer.map(|body| passed(body, Some(self.fetcher.deadline())))
+        answer.map(|body| passed(body, self.fetcher.deadline()))
     }
 }
 
