@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -11,7 +11,10 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 
 use super::{PATIENCE, Scratch, until};
-use crate::netns::{Namespace, Process};
+use crate::{
+    http::{Request, Url},
+    netns::{Namespace, Process},
+};
 
 const MODULE: &str = "/usr/lib/nginx/modules/ngx_rtmp_module.so";
 
@@ -20,6 +23,7 @@ const MODULE: &str = "/usr/lib/nginx/modules/ngx_rtmp_module.so";
 pub struct Nginx {
     process: Process,
     directory: Scratch,
+    ip: Ipv4Addr,
 }
 
 impl Nginx {
@@ -40,7 +44,7 @@ impl Nginx {
         let mut command = Command::new("nginx");
         command.arg("-p").arg(directory.path()).args(["-c", "nginx.conf", "-e", "error.log"]);
         command.stdin(Stdio::null()).stderr(Stdio::null());
-        let nginx = Self { process: namespace.spawn(command)?, directory };
+        let nginx = Self { process: namespace.spawn(command)?, directory, ip };
         let listens =
             until("nginx listens", PATIENCE, || Ok(sockets(namespace, &["-ltn"], Self::RTMP_PORT)? > 0));
         listens.with_context(|| nginx.log("error.log"))?;
@@ -57,6 +61,20 @@ impl Nginx {
     #[must_use]
     pub fn sessions(&self) -> String {
         self.log("rtmp.log")
+    }
+
+    /// Waits until the video of a live stream has come, as its players need it.
+    ///
+    /// # Errors
+    /// When it has not within [`PATIENCE`].
+    pub fn wait_for_video(&self, namespace: &Namespace, stream: &str) -> Result<()> {
+        let url = Url::parse(&format!("http://{}/stat", SocketAddr::from((self.ip, Self::HTTP_PORT))))?;
+        let (begin, codec) = (format!("<name>{stream}</name>"), "<codec>H264</codec>");
+        until("the origin has video", PATIENCE, || {
+            let told = namespace.enter(|| Request::new("GET", url.clone()).send())?.body;
+            let of_stream = told.split_once(&begin).map(|(_, rest)| rest.split("</stream>").next());
+            Ok(of_stream.flatten().is_some_and(|told| told.contains(codec)))
+        })
     }
 
     /// Ends it by SIGKILL.
@@ -94,6 +112,6 @@ fn configuration(ip: Ipv4Addr, directory: &Path) -> String {
            application live {{ live on; idle_streams off; }} }} }}\n\
          http {{ access_log off; root {root}; client_body_temp_path {root}/body; proxy_temp_path {root}/proxy;\n\
            fastcgi_temp_path {root}/fastcgi; uwsgi_temp_path {root}/uwsgi; scgi_temp_path {root}/scgi;\n\
-           server {{ listen {ip}:{http}; }} }}\n"
+           server {{ listen {ip}:{http}; location = /stat {{ rtmp_stat all; }} }} }}\n"
     )
 }
