@@ -21,6 +21,7 @@ pub mod reader;
 pub mod rfc4571;
 pub mod rtmp;
 pub mod sdp;
+pub mod srs_api;
 pub mod stream_url;
 pub mod stun;
 pub mod uri;

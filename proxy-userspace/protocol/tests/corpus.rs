@@ -55,6 +55,11 @@ fn dash_mpd_corpus_holds() {
 }
 
 #[test]
+fn srs_api_corpus_holds() {
+    replay("srs_api", fuzz::srs_api);
+}
+
+#[test]
 fn rfc4571_corpus_holds() {
     replay("rfc4571", fuzz::rfc4571);
 }
@@ -103,6 +108,11 @@ fn a_line_of_a_megabyte_holds() {
     fuzz::dash_mpd(
         format!("<MPD>{}{}</MPD>", "<Period>".repeat(1 << 16), "</Period>".repeat(1 << 16)).as_bytes(),
     );
+    fuzz::srs_api(
+        format!("/api/v1/clients/{long}\n{{\"code\":0,\"clients\":[{{\"id\":\"{long}\"}}]}}").as_bytes(),
+    );
+    fuzz::srs_api(format!("\n{{\"code\":0,\"vhosts\":[{}{{}}]}}", "{},".repeat(1 << 16)).as_bytes());
+    fuzz::srs_api(format!("\n{{\"code\":0,\"vhosts\":[{{\"a\":{}}}]}}", "[".repeat(1 << 20)).as_bytes());
     fuzz::dash_mpd(format!("<MPD><BaseURL>{long}</BaseURL><SegmentURL media=\"{long}\"/></MPD>").as_bytes());
 }
 

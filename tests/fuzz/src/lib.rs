@@ -20,6 +20,7 @@ use proxy_protocol::{
         join,
     },
     sdp::{self, Answer, HostCandidate, OurCandidates},
+    srs_api::{self, Identity, Kind, MOST_ITEMS, MergedList, Page, Target},
     stream_url::{StreamKey, StreamRules},
     stun::{self, Message, Method},
 };
@@ -132,6 +133,28 @@ pub fn dash_mpd(input: &[u8]) {
     let again = Manifest::parse(rewritten.as_bytes()).expect("a rewritten manifest is one");
     assert_eq!(again.uris().count(), manifest.uris().count());
     assert_eq!(again.rewrite(&HOSTS, |uri| tagged(uri, "ID")), rewritten);
+}
+
+/// A first line is a path of the API, which leads to what is known or nowhere; the rest is an answer, whose list merged
+/// with others is a list again.
+pub fn srs_api(input: &[u8]) {
+    let split = input.iter().position(|byte| *byte == b'\n').unwrap_or(input.len());
+    let (path, body) = input.split_at(split);
+    if let Some(target) = std::str::from_utf8(path).ok().and_then(|path| Target::of_path(path).ok()) {
+        let asked = target.to_path();
+        assert_eq!(Target::of_path(&asked).map(|target| target.to_path()), Ok(asked));
+    }
+    for kind in Kind::ALL {
+        drop(
+            srs_api::one(kind, body, "o").map(|answer| srs_api::plain(answer.json.as_bytes()).expect("JSON")),
+        );
+        let Ok(list) = srs_api::list(kind, body, "o", None, MOST_ITEMS) else { continue };
+        let mut merged = MergedList::new(kind, Page { start: 0, count: MOST_ITEMS }, usize::MAX);
+        merged.add("o", Ok(list.clone()));
+        let (code, json) = merged.into_json(Identity { name: "fuzz", pid: 1 });
+        let again = srs_api::list(kind, json.as_bytes(), "o", None, MOST_ITEMS).expect("a list");
+        assert_eq!((code, again.items.len(), again.total), (0, list.items.len(), list.total));
+    }
 }
 
 const HOSTS: [&str; 1] = ["edge.example:8080"];

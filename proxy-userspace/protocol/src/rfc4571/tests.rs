@@ -61,7 +61,7 @@ fn a_packet_that_no_frame_can_hold_is_not_written() {
         write(&vec![0; 65_536], &mut stream),
         Err(FrameError::TooLong { length: 65_536, limit: 65_535 })
     );
-    assert_eq!(stream, []);
+    assert_eq!(stream, [0_u8; 0]);
     write(&vec![0; 65_535], &mut stream).unwrap();
     assert_eq!(stream.len(), 65_537);
 }

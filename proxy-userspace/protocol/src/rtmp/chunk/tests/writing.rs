@@ -106,7 +106,7 @@ fn a_message_goes_on_where_it_was() {
         let gap = Err(RelayError::Gap { chunk_stream: 4, offset });
         assert_eq!(writer.relay(&Piece { header, offset, bytes: &vec![5; length] }, &mut out), gap);
     }
-    assert_eq!(out, []);
+    assert_eq!(out, [0_u8; 0]);
 }
 
 #[test]
