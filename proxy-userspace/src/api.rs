@@ -9,10 +9,13 @@ use http::header;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+mod bearer;
 mod body;
 pub mod client;
 mod client_address;
+mod cors;
 mod error;
+mod fetch;
 mod hop;
 pub mod resolve;
 mod server;
@@ -64,28 +67,5 @@ fn json_answer(value: &impl Serialize) -> Response {
     (headers, serde_json::to_string(value).expect("our answers are plain data")).into_response()
 }
 
-/// Requests to routers without a socket.
 #[cfg(test)]
-mod testing {
-    use axum::{Router, body::Body};
-    use http::{Request, StatusCode};
-    use http_body_util::BodyExt as _;
-    use hyper::service::Service as _;
-    use hyper_util::service::TowerToHyperService;
-
-    use super::*;
-
-    pub(super) async fn send(router: Router, request: Request<Body>) -> Response {
-        TowerToHyperService::new(router).call(request).await.expect("routers are infallible")
-    }
-
-    pub(super) async fn get(router: Router, path: &str) -> Response {
-        send(router, Request::get(path).body(Body::empty()).unwrap()).await
-    }
-
-    pub(super) async fn text(response: Response) -> (StatusCode, String) {
-        let status = response.status();
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        (status, String::from_utf8(body.to_vec()).unwrap())
-    }
-}
+mod testing;

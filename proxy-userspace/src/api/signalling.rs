@@ -13,7 +13,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::any,
 };
-use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use http::{Method, Request, StatusCode};
 use ipnet::IpNet;
 use parking_lot::Mutex;
 use proxy_protocol::{ice::UfragPair, stream_url::StreamRules};
@@ -21,7 +21,10 @@ use serde_json::Value;
 use tracing::info;
 
 use self::{candidate::Candidates, endpoint::Endpoint, forward::Forwarder};
-use super::{ApiError, BodyLimits, json_answer, resolve::Resolver, signature_members, srs_members};
+use super::{
+    ApiError, BodyLimits, cors::allow_all_origins, json_answer, resolve::Resolver, signature_members,
+    srs_members,
+};
 use crate::{
     config::{self, Config},
     origin::{Origin, Registry},
@@ -187,21 +190,6 @@ async fn serve(
         info!(%method, path = request.parts.uri.path(), %error, "signalling failed");
     }
     answered
-}
-
-/// Lets pages from anywhere use the API, and read where their session is.
-async fn allow_all_origins(mut response: Response) -> Response {
-    const ALLOWED: [(HeaderName, &str); 4] = [
-        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
-        (header::ACCESS_CONTROL_ALLOW_METHODS, "*"),
-        // The wildcard does not cover Authorization (Fetch standard, CORS protocol).
-        (header::ACCESS_CONTROL_ALLOW_HEADERS, "*, Authorization"),
-        (header::ACCESS_CONTROL_EXPOSE_HEADERS, "Location, ETag, Link, Retry-After, WWW-Authenticate"),
-    ];
-    for (name, value) in ALLOWED {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
-    }
-    response
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use axum::{
 use http::HeaderMap;
 use serde_json::json;
 
-use super::{ApiError, json_answer, signalling::OfferError, system::authorize};
+use super::{ApiError, bearer::authorize, json_answer, signalling::OfferError};
 use crate::{config::Secret, connections::Connections, control::Control};
 
 #[derive(Clone)]

@@ -18,7 +18,6 @@ use tracing::debug;
 
 use super::{Connection, json_answer, srs_members};
 
-mod fetch;
 mod streams;
 mod text;
 

@@ -14,7 +14,8 @@ use serde_json::json;
 use tracing::{debug, warn};
 
 use super::{
-    ApiError, BodyLimits, Connection, body::read_request, json_answer, resolve::Resolver, signature_members,
+    ApiError, BodyLimits, Connection, bearer::authorize, body::read_request, json_answer, resolve::Resolver,
+    signature_members,
 };
 use crate::{
     config::Secret,
@@ -96,26 +97,6 @@ pub async fn resolve(resolver: &Resolver, registration: Registration) -> Result<
             registration.host
         ))),
     }
-}
-
-pub(super) fn authorize(headers: &HeaderMap, token: Option<&Secret>) -> Result<(), ApiError> {
-    let Some(token) = token else { return Ok(()) };
-    let given = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
-    match given {
-        Some(given) if is_same(given, token.expose().as_bytes()) => Ok(()),
-        Some(_) | None => Err(ApiError::Unauthorized),
-    }
-}
-
-fn bearer(value: &[u8]) -> Option<&[u8]> {
-    let (scheme, token) = value.split_at_checked("Bearer ".len())?;
-    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
-}
-
-/// Takes as long for a guess whose first bytes are right as for any other.
-fn is_same(given: &[u8], expected: &[u8]) -> bool {
-    let difference = given.iter().zip(expected).fold(0, |difference, (a, b)| difference | (a ^ b));
-    given.len() == expected.len() && std::hint::black_box(difference) == 0
 }
 
 async fn versions() -> Response {

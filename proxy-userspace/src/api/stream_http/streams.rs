@@ -13,12 +13,13 @@ use proxy_protocol::{
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::{
-    fetch::{FetchError, Fetcher, Outgoing, passed},
-    text::{self, Text},
-};
+use super::text::{self, Text};
 use crate::{
-    api::{ApiError, Connection, body, client_address::ClientAddress},
+    api::{
+        ApiError, Connection, body,
+        client_address::ClientAddress,
+        fetch::{FetchError, Fetcher, Outgoing, passed},
+    },
     config::Config,
     live,
     origin::{Origin, Registry},

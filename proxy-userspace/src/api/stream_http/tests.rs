@@ -1,96 +1,33 @@
 //! Players and origins on loopback, with the router between them.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
     response::{IntoResponse as _, Response},
 };
 use futures_util::stream;
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use parking_lot::Mutex;
-use tokio::{
-    sync::{oneshot, watch},
-    time::timeout,
-};
+use tokio::{sync::oneshot, time::timeout};
 
 use super::*;
 use crate::{
-    api::{
-        Server,
-        testing::{get, send, text},
-    },
-    config::{Config, Listen},
-    net::tcp::Listeners,
+    api::testing::{Asked, PATIENCE, TestOrigin, get, send, text},
+    config::Config,
     origin::{Origin, OriginId, Registry as _, memory::MemoryRegistry},
 };
 
-const PATIENCE: Duration = Duration::from_secs(10);
 /// SRS 7.0.18 with `hls_ctx on`, and what it answers to the URI in that.
 const MASTER: &str = include_str!("../../../protocol/tests/data/srs_hls_master.m3u8");
 const MEDIA: &str = include_str!("../../../protocol/tests/data/srs_hls_media.m3u8");
 const MANIFEST: &str = include_str!("../../../protocol/tests/data/srs.mpd");
 const PLAYLIST: &str = "/live/cam-1.m3u8?token=a%2Fb+c";
 
-#[derive(Clone, Debug)]
-struct Asked {
-    method: Method,
-    target: String,
-    headers: HeaderMap,
-    /// Which connection it came by.
-    peer: SocketAddr,
-}
-
-struct TestOrigin {
-    address: SocketAddr,
-    asked: Arc<Mutex<Vec<Asked>>>,
-    stop: watch::Sender<bool>,
-}
-
-impl TestOrigin {
-    fn start(reply: impl Fn(&Asked) -> Response + Clone + Send + Sync + 'static) -> Self {
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let recorder = Arc::clone(&asked);
-        let router =
-            Router::new().fallback(async move |ends: Extension<Connection>, request: Request<Body>| {
-                let asked = Asked {
-                    method: request.method().clone(),
-                    target: request.uri().to_string(),
-                    headers: request.headers().clone(),
-                    peer: ends.peer,
-                };
-                recorder.lock().push(asked.clone());
-                reply(&asked)
-            });
-        let listen = Listen { ip: Some(Ipv4Addr::LOCALHOST.into()), port: 0 };
-        let server = Server::new(Listeners::bind(listen).unwrap());
-        let address = server.local_addr().unwrap();
-        let (stop, stopping) = watch::channel(false);
-        tokio::spawn(server.serve(router, PATIENCE, Duration::ZERO, stopping));
-        Self { address, asked, stop }
-    }
-
-    /// As SRS of these settings: every text has an ETag, as if something in front of it made one.
-    fn srs(hls_ctx: bool) -> Self {
-        Self::start(move |asked| srs(hls_ctx, asked))
-    }
-
-    fn last(&self) -> Asked {
-        self.asked.lock().last().cloned().expect("the origin was asked")
-    }
-
-    /// Ends as a process that dies: nobody listens.
-    async fn kill(self) {
-        self.stop.send(true).unwrap();
-        while tokio::net::TcpStream::connect(self.address).await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
+/// As SRS of these settings: every text has an ETag, as if something in front of it made one.
+fn srs_origin(hls_ctx: bool) -> TestOrigin {
+    TestOrigin::start(move |asked| srs(hls_ctx, asked))
 }
 
 fn srs(hls_ctx: bool, asked: &Asked) -> Response {
@@ -197,7 +134,7 @@ async fn what_is_no_media_is_refused_with_words() {
 
 #[tokio::test]
 async fn every_uri_of_playlists_and_manifests_names_its_origin() {
-    let origin = TestOrigin::srs(true);
+    let origin = srs_origin(true);
     let rig = Rig::with("vid-1", &origin).await;
     let id = rig.id_of("vid-1");
     let (_, master) = text(rig.get(PLAYLIST).await).await;
@@ -214,7 +151,7 @@ async fn every_uri_of_playlists_and_manifests_names_its_origin() {
 
 #[tokio::test]
 async fn playlists_without_contexts_of_viewers_do_too() {
-    let origin = TestOrigin::srs(false);
+    let origin = srs_origin(false);
     let rig = Rig::with("vid-1", &origin).await;
     let (_, media) = text(rig.get("/live/cam-1.m3u8").await).await;
     assert_eq!(media.matches(&format!(".ts?spbhid={}\n", rig.id_of("vid-1"))).count(), 6, "{media}");
@@ -222,7 +159,7 @@ async fn playlists_without_contexts_of_viewers_do_too() {
 
 #[tokio::test]
 async fn defect_17_headers_of_both_sides_are_kept_but_for_what_the_new_text_changes() {
-    let origin = TestOrigin::srs(false);
+    let origin = srs_origin(false);
     let rig = Rig::with("vid-1", &origin).await;
     let headers = [
         ("host", "cdn.example"),
@@ -273,7 +210,7 @@ async fn what_an_origin_says_instead_of_a_playlist_passes() {
 
 #[tokio::test]
 async fn a_segment_comes_from_the_origin_of_its_id_which_does_not_see_it() {
-    let (first, second) = (TestOrigin::srs(true), TestOrigin::srs(true));
+    let (first, second) = (srs_origin(true), srs_origin(true));
     let rig = Rig::with("vid-1", &first).await;
     rig.register("vid-2", second.address).await;
     for (server, origin) in [("vid-1", &first), ("vid-2", &second)] {
@@ -322,7 +259,7 @@ async fn ranges_and_conditions_of_segments_are_the_origins_matter() {
 
 #[tokio::test]
 async fn a_segment_whose_origin_is_gone_is_asked_for_where_the_stream_is() {
-    let (gone, heir) = (TestOrigin::srs(true), TestOrigin::srs(true));
+    let (gone, heir) = (srs_origin(true), srs_origin(true));
     let rig = Rig::with("vid-heir", &heir).await;
     let target = format!("/live/cam-1-7.ts?spbhid={}", rig.id_of("vid-gone"));
     assert_eq!(rig.get(&target).await.status(), StatusCode::NOT_FOUND);
@@ -338,7 +275,7 @@ async fn a_segment_whose_origin_is_gone_is_asked_for_where_the_stream_is() {
 
 #[tokio::test]
 async fn a_forged_id_reaches_nobody() {
-    let origin = TestOrigin::srs(true);
+    let origin = srs_origin(true);
     let rig = Rig::with("vid-1", &origin).await;
     let id = rig.id_of("vid-1");
     let other = Config::default().backend_key().id_of("vid-1");
@@ -351,7 +288,7 @@ async fn a_forged_id_reaches_nobody() {
 
 #[tokio::test]
 async fn a_segment_without_an_id_is_found_by_its_stream() {
-    let origin = TestOrigin::srs(false);
+    let origin = srs_origin(false);
     let rig = Rig::with("vid-1", &origin).await;
     assert_eq!(rig.get("/live/cam-7.m4s").await.status(), StatusCode::NOT_FOUND);
     rig.get("/live/cam.m3u8").await;
@@ -364,7 +301,7 @@ async fn a_segment_without_an_id_is_found_by_its_stream() {
 
 #[tokio::test]
 async fn defect_26_requests_leave_nothing_behind() {
-    let origin = TestOrigin::srs(true);
+    let origin = srs_origin(true);
     let rig = Rig::with("vid-1", &origin).await;
     let id = rig.id_of("vid-1");
     for number in 0..10_000 {
@@ -433,7 +370,7 @@ async fn defect_29_an_origin_that_stops_in_the_middle_is_given_up() {
 
 #[tokio::test]
 async fn defect_25_a_stream_moves_when_its_origin_cannot_be_reached() {
-    let (dead, alive) = (TestOrigin::srs(true), TestOrigin::srs(true));
+    let (dead, alive) = (srs_origin(true), srs_origin(true));
     let rig = Rig::with("vid-dead", &dead).await;
     rig.get(PLAYLIST).await;
     rig.register("vid-alive", alive.address).await;

@@ -18,7 +18,7 @@ use hyper_util::{
 use proxy_protocol::backend_id;
 use tokio::time::timeout;
 
-use crate::api::{ApiError, client_address::ClientAddress, hop::remove_connection_headers};
+use super::{ApiError, client_address::ClientAddress, hop::remove_connection_headers};
 
 /// SRS closes a connection that was idle for 15 s; one that it is about to close is of no use.
 const KEPT: Duration = Duration::from_secs(10);
@@ -42,7 +42,7 @@ pub(super) struct Fetcher {
     deadline: Duration,
 }
 
-/// A request as an origin gets it. All of them are safe to repeat.
+/// A request as an origin gets it, without a body.
 #[derive(Clone, Debug)]
 pub(super) struct Outgoing {
     method: Method,
@@ -144,7 +144,8 @@ impl Fetcher {
 
     /// The head of the origin's answer, which ends within the deadline.
     ///
-    /// An origin may close a kept connection in the moment in which a request is sent, so there is a second attempt.
+    /// An origin may close a kept connection in the moment in which a request is sent, so there is a second attempt at what
+    /// is safe to repeat (RFC 9110, section 9.2.1).
     pub(super) async fn send(
         &self,
         origin: SocketAddr,
@@ -152,7 +153,7 @@ impl Fetcher {
     ) -> Result<Response<Incoming>, FetchError> {
         let answered = timeout(self.deadline, async {
             match self.exchange(origin, request).await {
-                Err(FetchError::NoAnswer) => self.exchange(origin, request).await,
+                Err(FetchError::NoAnswer) if request.method.is_safe() => self.exchange(origin, request).await,
                 answered => answered,
             }
         });
