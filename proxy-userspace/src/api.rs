@@ -1,6 +1,7 @@
 //! The HTTP servers of the proxy: registration, signalling, streams.
 //!
-//! [`system`], [`signalling`] and [`stream_http`] each make the router of one port; [`Server`] puts it on the network.
+//! [`system`], [`signalling`] and [`stream_http`] each make the router of one port, [`origin_api`] adds to that of signalling;
+//! [`Server`] puts them on the network.
 
 use std::net::SocketAddr;
 
@@ -17,6 +18,7 @@ mod cors;
 mod error;
 mod fetch;
 mod hop;
+pub mod origin_api;
 pub mod resolve;
 mod server;
 pub mod signalling;

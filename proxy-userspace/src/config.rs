@@ -88,6 +88,10 @@ pub struct Config {
     pub go_pprof: Option<String>,
     /// Bearer token the registration API demands (`PROXY_HTTP_API_AUTH_*`).
     pub registration_token: Option<Secret>,
+    /// `PROXY_API_TOKEN`: any of them opens the HTTP API of the origins; without one it is off.
+    pub api_tokens: Vec<Secret>,
+    /// `PROXY_ORIGIN_API_AUTH`: `user:password` for origins that protect their HTTP API.
+    pub origin_api_auth: Option<Secret>,
     /// How origins are watched.
     pub origins: Origins,
     /// How stream keys are formed.

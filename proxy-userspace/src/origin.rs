@@ -119,6 +119,21 @@ pub trait Registry: Send + Sync + 'static {
     async fn list(&self) -> Vec<OriginStatus>;
 }
 
+/// Where an origin serves what, as people see it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Endpoints {
+    /// RTMP, TCP.
+    pub rtmp: Option<SocketAddr>,
+    /// HTTP streams, TCP.
+    pub http: Option<SocketAddr>,
+    /// HTTP API, TCP.
+    pub api: Option<SocketAddr>,
+    /// SRT, UDP.
+    pub srt: Option<SocketAddr>,
+    /// WebRTC, UDP.
+    pub rtc: Option<SocketAddr>,
+}
+
 /// An origin as people see it.
 #[derive(Clone, Debug, Serialize)]
 pub struct OriginStatus {
@@ -128,6 +143,8 @@ pub struct OriginStatus {
     pub device_id: String,
     /// Address.
     pub ip: IpAddr,
+    /// What it registered.
+    pub endpoints: Endpoints,
     /// `probing`, `up`, `down`.
     pub state: &'static str,
     /// Why it is not up.

@@ -91,6 +91,22 @@ impl Outgoing {
         Self { method: parts.method.clone(), target: target_of(&parts.uri), headers }
     }
 
+    /// A request of our own on behalf of `client`, which says nothing else of what that one sent.
+    pub(super) fn on_behalf(method: Method, target: PathAndQuery, client: &ClientAddress) -> Self {
+        let mut headers = HeaderMap::new();
+        client.write_to(&mut headers);
+        headers.insert(header::USER_AGENT, HeaderValue::from_static(super::SERVER));
+        Self { method, target, headers }
+    }
+
+    /// The request with these credentials.
+    pub(super) fn authorized(mut self, credentials: Option<&HeaderValue>) -> Self {
+        if let Some(credentials) = credentials {
+            self.headers.insert(header::AUTHORIZATION, credentials.clone());
+        }
+        self
+    }
+
     /// The request without these headers.
     pub(super) fn forget(&mut self, names: &[&str]) {
         for name in names {

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
-    api::{BodyLimits, Server, resolve::Resolver, signalling, status, stream_http, system},
+    api::{BodyLimits, Server, origin_api, resolve::Resolver, signalling, status, stream_http, system},
     config::{Config, Listen},
     connections::Connections,
     control::Control,
@@ -132,6 +132,7 @@ impl Servers {
         let Backend { config, webrtc_port, registry, control, resolver, connections, .. } = backend;
         let registry = Arc::clone(registry) as Arc<dyn Registry>;
         let streams = stream_http::Streams::new(config, Arc::clone(&registry));
+        let origins = origin_api::router(origin_api::OriginApi::new(config, Arc::clone(&registry)));
         let signalling = signalling::Signalling::new(
             config,
             webrtc_port,
@@ -153,7 +154,7 @@ impl Servers {
         let (client_timeout, grace) = (config.signalling.client_timeout, config.grace_quit_timeout);
         let mut serving = JoinSet::new();
         for (server, router) in [
-            (&self.api, signalling::router(signalling)),
+            (&self.api, signalling::router(signalling).merge(origins)),
             (&self.system, system::router(system).merge(status)),
         ] {
             let server = server.try_clone().context("failed to share a listener")?;

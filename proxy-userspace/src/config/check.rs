@@ -82,6 +82,8 @@ impl Reader<'_> {
             default_backend: self.default_backend(),
             redis: self.redis(),
             registration_token: self.registration_token(),
+            api_tokens: self.optional(s::API_TOKEN, parse::tokens).unwrap_or_default(),
+            origin_api_auth: self.optional(s::ORIGIN_API_AUTH, parse::credentials),
             streams: self.streams(),
             hls_key: self.optional(s::HLS_KEY, parse::text).map(Secret::new),
             signalling: self.signalling(),

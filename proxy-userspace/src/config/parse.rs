@@ -4,7 +4,7 @@ use std::{fmt::Display, net::IpAddr, ops::RangeInclusive, str::FromStr, time::Du
 
 use ipnet::IpNet;
 
-use super::{DatapathMode, Listen, LoadBalancer, LogFormat, OnStop, TcpJoin};
+use super::{DatapathMode, Listen, LoadBalancer, LogFormat, OnStop, Secret, TcpJoin};
 
 /// Why a value was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -82,6 +82,12 @@ pub enum ValueError {
     /// Not one of a few words.
     #[error("is not one of {0}")]
     NotOneOf(&'static str),
+    /// Not what a header can carry as a token.
+    #[error("holds a token with other characters than printable ASCII without spaces")]
+    NotToken,
+    /// No `user:password`.
+    #[error("is not `user:password`")]
+    NotCredentials,
     /// The log filter could not be read.
     #[error("is not a log filter")]
     NotLogFilter,
@@ -304,6 +310,22 @@ fn list_item<T>(text: &str, item: impl Fn(&str) -> Parsed<T>) -> Parsed<T> {
 /// Any text.
 pub(super) fn text(value: &str) -> Parsed<String> {
     Ok(value.to_owned())
+}
+
+/// Tokens with commas between them. What is wrong is said without the token.
+pub(super) fn tokens(value: &str) -> Parsed<Vec<Secret>> {
+    let token = |token: &str| match token.trim() {
+        "" => Err(ValueError::EmptyItem),
+        token if token.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Secret::new(token)),
+        _ => Err(ValueError::NotToken),
+    };
+    value.split(',').map(token).collect()
+}
+
+/// `user:password` (RFC 7617: a user has no colon).
+pub(super) fn credentials(value: &str) -> Parsed<Secret> {
+    let is_pair = value.split_once(':').is_some_and(|(user, _password)| !user.is_empty());
+    if is_pair { Ok(Secret::new(value)) } else { Err(ValueError::NotCredentials) }
 }
 
 /// `auto`, `copy` or `splice`.

@@ -32,6 +32,7 @@ pub(super) enum Heading {
     Origins,
     Redis,
     Registration,
+    Api,
     Streams,
     Signalling,
     Webrtc,
@@ -46,6 +47,7 @@ impl Heading {
             Self::Origins => "Origins",
             Self::Redis => "Redis",
             Self::Registration => "Registration",
+            Self::Api => "HTTP API of the origins",
             Self::Streams => "Streams",
             Self::Signalling => "Signalling",
             Self::Webrtc => "WebRTC",
@@ -176,6 +178,13 @@ settings! {
             "how the token is sent; `bearer` is the only way";
         HTTP_API_AUTH_TOKEN: Secret, "PROXY_HTTP_API_AUTH_TOKEN", "http-api-auth-token", "http_api_auth_token", "",
             "the token; a flag is visible in the process list, a variable is not";
+    }
+    Api {
+        API_TOKEN: Secret, "PROXY_API_TOKEN", "api-token", "api_token", "",
+            "tokens with commas between them, each of which opens `/api/v1/*` of all origins on `PROXY_HTTP_API`, to list and \
+             to kick; without one it is off; a flag is visible in the process list, a variable is not";
+        ORIGIN_API_AUTH: Secret, "PROXY_ORIGIN_API_AUTH", "origin-api-auth", "origin_api_auth", "",
+            "`user:password` for origins whose own HTTP API demands them (`http_api.auth` of SRS)";
     }
     Streams {
         VHOSTS: List, "PROXY_VHOSTS", "vhosts", "vhosts", "",

@@ -118,6 +118,8 @@ fn secrets_are_never_shown() {
         ("PROXY_HTTP_API_AUTH_ENABLED", "on"),
         ("PROXY_HTTP_API_AUTH_TYPE", "bearer"),
         ("PROXY_HTTP_API_AUTH_TOKEN", "hunter2"),
+        ("PROXY_API_TOKEN", "hunter2, hunter22"),
+        ("PROXY_ORIGIN_API_AUTH", "admin:hunter2"),
     ];
     let config = Config::from_variables(variables).expect("valid");
     for text in [config.to_string(), format!("{config:?}")] {
@@ -126,6 +128,23 @@ fn secrets_are_never_shown() {
     assert!(config.to_string().contains("PROXY_REDIS_PASSWORD=*** (environment)"));
     assert_eq!(config.redis.password.as_ref().map(Secret::expose), Some("hunter2"));
     assert_eq!(config.registration_token.as_ref().map(Secret::expose), Some("hunter2"));
+    assert_eq!(config.api_tokens, ["hunter2", "hunter22"].map(Secret::new));
+    assert_eq!(config.origin_api_auth.as_ref().map(Secret::expose), Some("admin:hunter2"));
+}
+
+#[test]
+fn what_is_wrong_with_a_secret_is_said_without_it() {
+    for (variable, value, reason) in [
+        ("PROXY_API_TOKEN", "hunter2,", "has an empty item"),
+        ("PROXY_API_TOKEN", "hunter2 hunter2", "holds a token with other characters"),
+        ("PROXY_API_TOKEN", "hunter2\u{e9}", "holds a token with other characters"),
+        ("PROXY_ORIGIN_API_AUTH", "hunter2", "is not `user:password`"),
+        ("PROXY_ORIGIN_API_AUTH", ":hunter2", "is not `user:password`"),
+    ] {
+        let text = Config::from_variables([(variable, value)]).expect_err(value).to_string();
+        assert!(text.contains(&format!("{variable}: \"***\" (environment) {reason}")), "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::Lease;
 use crate::{
     config,
-    origin::{Origin, OriginEvent, OriginStatus, probe::ProbeError, registration::address_hint},
+    origin::{Endpoints, Origin, OriginEvent, OriginStatus, probe::ProbeError, registration::address_hint},
 };
 
 #[derive(Debug)]
@@ -128,10 +128,12 @@ impl Entry {
             State::Suspect => ("probing", Some("it refused a connection".into())),
             State::Down(reason) => ("down", Some(reason.to_string())),
         };
+        let Origin { rtmp, http, api, srt, rtc, .. } = *self.origin;
         OriginStatus {
             id: self.origin.id.clone(),
             device_id: self.origin.device_id.clone(),
             ip: self.origin.ip,
+            endpoints: Endpoints { rtmp, http, api, srt, rtc },
             state,
             reason,
             heartbeat_age: now.saturating_duration_since(self.heartbeat).as_secs_f64(),
