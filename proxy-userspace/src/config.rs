@@ -140,6 +140,11 @@ impl Config {
         BackendKey::new(secret.map_or(KNOWN_TO_ALL, Secret::expose).as_bytes())
     }
 
+    /// Whether somebody named a directory of static files.
+    pub fn has_static_files(&self) -> bool {
+        self.given.iter().any(|given| given.variable == settings::STATIC_FILES.variable)
+    }
+
     /// Checks everything and reports everything that is wrong at once; reads nothing but `layers`.
     pub fn from_layers(layers: &Layers) -> Result<Self, ConfigErrors> {
         check::config(layers)

@@ -6,7 +6,13 @@ use anyhow::Context as _;
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
-    api::{BodyLimits, Server, origin_api, resolve::Resolver, signalling, status, stream_http, system},
+    api::{
+        BodyLimits, Server, origin_api,
+        resolve::Resolver,
+        signalling, status,
+        stream_http::{self, StaticFiles},
+        system,
+    },
     config::{Config, Listen},
     connections::Connections,
     control::Control,
@@ -161,7 +167,7 @@ impl Servers {
             serving.spawn(server.serve(router, client_timeout, grace, stopping.clone()));
         }
         let http = self.http.try_clone().context("failed to share a listener")?;
-        let (live, router) = (backend.live(), stream_http::router(streams));
+        let (live, router) = (backend.live(), stream_http::router(streams, StaticFiles::new(config)));
         serving.spawn(http.serve_with(live, router, client_timeout, grace, stopping.clone()));
         let listeners = self.rtmp.try_clone().context("failed to share a listener")?;
         for acceptor in listeners.into_acceptors(rtmp::MAX_CONNECTIONS, stopping) {

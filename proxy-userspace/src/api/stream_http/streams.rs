@@ -63,17 +63,23 @@ impl Streams {
         }
     }
 
-    /// Answers a request.
-    pub(super) async fn answer(&self, ends: Connection, parts: &Parts) -> Result<Response, ApiError> {
-        let host = host_of(parts).unwrap_or_default();
-        let media = self.rules.media(Some(host), parts.uri.path(), parts.uri.query());
-        let media = media
-            .map_err(|error| ApiError::BadRequest(error.to_string()))?
-            .ok_or(ApiError::NotFound("this server has streams, their playlists, manifests and segments"))?;
+    /// The media that a request is for, if it is for any.
+    pub(super) fn media(&self, parts: &Parts) -> Result<Option<MediaRequest>, ApiError> {
+        let media = self.rules.media(host_of(parts), parts.uri.path(), parts.uri.query());
+        media.map_err(|error| ApiError::BadRequest(error.to_string()))
+    }
+
+    /// Answers a request for media.
+    pub(super) async fn answer(
+        &self,
+        ends: Connection,
+        parts: &Parts,
+        media: MediaRequest,
+    ) -> Result<Response, ApiError> {
         if ![Method::GET, Method::HEAD, Method::OPTIONS].contains(&parts.method) {
             return Err(ApiError::MethodNotAllowed);
         }
-        let wish = self.wish(ends, parts, host);
+        let wish = self.wish(ends, parts, host_of(parts).unwrap_or_default());
         match media {
             MediaRequest::Playlist(stream) if parts.method != Method::OPTIONS => {
                 self.text(Text::Playlist, &stream, wish).await

@@ -64,7 +64,8 @@ impl Rig {
         ];
         let config = Config::from_variables(variables).unwrap();
         let (registry, _events) = MemoryRegistry::new(config.origins);
-        let router = router(Streams::new(&config, Arc::clone(&registry) as _));
+        let streams = Streams::new(&config, Arc::clone(&registry) as _);
+        let router = router(streams, StaticFiles::new(&config));
         let ends = Connection {
             peer: SocketAddr::from(([192, 0, 2, 1], 4000)),
             local: SocketAddr::from(([192, 0, 2, 9], 18080)),
