@@ -8,6 +8,7 @@
 
 mod answer;
 mod api;
+mod console;
 mod heartbeat;
 mod media;
 mod player;

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use str0m::IceCreds;
 
+use super::console::{Console, Ids};
 use super::media::{Answer, Command};
 use super::session::{Offer, Role};
 use super::{Candidate, OriginConfig, SIGNATURE};
@@ -15,7 +16,7 @@ use crate::http::{Arrived, Headers, Response, Server};
 use crate::mailbox::Sender;
 
 pub(super) fn serve(config: &Arc<OriginConfig>, media: Sender<Command>) -> io::Result<Server> {
-    let api = Api { config: Arc::clone(config), media };
+    let api = Api { config: Arc::clone(config), media, ids: Ids::default() };
     Server::start(config.api, move |request| {
         let response = api.handle(request).map(as_srs)?;
         Some(if request.headers.get("origin").is_some() { shared_with_pages(response) } else { response })
@@ -26,6 +27,7 @@ pub(super) fn serve(config: &Arc<OriginConfig>, media: Sender<Command>) -> io::R
 struct Api {
     config: Arc<OriginConfig>,
     media: Sender<Command>,
+    ids: Ids,
 }
 
 fn as_srs(response: Response) -> Response {
@@ -60,8 +62,10 @@ impl Api {
             ("POST", "/rtc/v1/publish/") => Some(self.legacy(request, Role::Publisher)),
             ("POST", "/rtc/v1/play/") => Some(self.legacy(request, Role::Player)),
             ("GET", "/api/v1/versions") => Some(Response::json(&self.version())),
-            ("GET", "/api/v1/summaries" | "/api/v1/clients/" | "/api/v1/streams/") => self.lists(),
-            _ => Some(empty(404)),
+            (method, path) => match self.console(method, path, request) {
+                Some(answer) => answer,
+                None => Some(empty(404)),
+            },
         }
     }
 
@@ -116,11 +120,20 @@ impl Api {
         members
     }
 
-    fn lists(&self) -> Option<Response> {
-        let stats = self.media.ask(|reply| Command::Stats { reply })?;
-        let mut members = self.identity();
-        members["data"] = serde_json::to_value(stats).ok()?;
-        Some(Response::json(&members))
+    /// What consoles ask for; the outer `None` is for another path.
+    fn console(&self, method: &str, path: &str, request: &Arrived) -> Option<Option<Response>> {
+        let console = Console { ids: &self.ids, identity: self.identity() };
+        let path = path.strip_prefix("/api/v1/")?;
+        if let ("DELETE", Some(client_id)) = (method, path.strip_prefix("clients/")) {
+            let client_id = client_id.to_owned();
+            let kicked = self.media.ask(|reply| Command::Kick { client_id, reply });
+            return Some(kicked.map(|found| Response::json(&console.kicked(found))));
+        }
+        if method != "GET" || !Console::has(path) {
+            return None;
+        }
+        let stats = self.media.ask(|reply| Command::Stats { reply });
+        Some(stats.map(|stats| Response::json(&console.answer(path, request, &stats))))
     }
 }
 
@@ -133,7 +146,7 @@ fn whip_role(request: &Arrived) -> Role {
 }
 
 /// SRS knows these paths by their slash at the end.
-const NEED_A_SLASH: [&str; 7] = [
+const NEED_A_SLASH: [&str; 8] = [
     "/rtc/v1/whip",
     "/rtc/v1/whep",
     "/rtc/v1/whip-play",
@@ -141,6 +154,7 @@ const NEED_A_SLASH: [&str; 7] = [
     "/rtc/v1/play",
     "/api/v1/clients",
     "/api/v1/streams",
+    "/api/v1/vhosts",
 ];
 
 fn to_the_slash(request: &Arrived) -> Response {

@@ -31,9 +31,22 @@ const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 /// What other threads ask of the media thread.
 #[derive(Debug)]
 pub(super) enum Command {
-    Offer { offer: Offer, reply: mpsc::Sender<Result<Answer>> },
-    Delete { username: String, token: String },
-    Stats { reply: mpsc::Sender<OriginStats> },
+    Offer {
+        offer: Offer,
+        reply: mpsc::Sender<Result<Answer>>,
+    },
+    Delete {
+        username: String,
+        token: String,
+    },
+    /// Ends the session with this client id, and tells whether there was one.
+    Kick {
+        client_id: String,
+        reply: mpsc::Sender<bool>,
+    },
+    Stats {
+        reply: mpsc::Sender<OriginStats>,
+    },
     Stop,
 }
 
@@ -94,6 +107,7 @@ impl Media {
                 match command {
                     Command::Offer { offer, reply } => drop(reply.send(self.accept(offer))),
                     Command::Delete { username, token } => self.delete(&username, &token),
+                    Command::Kick { client_id, reply } => drop(reply.send(self.kick(&client_id))),
                     Command::Stats { reply } => drop(reply.send(self.stats())),
                     Command::Stop => return,
                 }
@@ -229,11 +243,16 @@ impl Media {
     }
 
     fn delete(&mut self, username: &str, token: &str) {
-        let named = |session: &Session| session.username() == username && session.token() == token;
-        let found = self.sessions.iter().find(|(_, session)| named(session)).map(|(id, _)| *id);
-        if let Some(id) = found {
-            self.end(id);
-        }
+        self.end_the_one(|session| session.username() == username && session.token() == token);
+    }
+
+    fn kick(&mut self, client_id: &str) -> bool {
+        self.end_the_one(|session| session.client_id() == client_id)
+    }
+
+    fn end_the_one(&mut self, is_meant: impl Fn(&Session) -> bool) -> bool {
+        let found = self.sessions.iter().find(|(_, session)| is_meant(session)).map(|(id, _)| *id);
+        found.inspect(|id| self.end(*id)).is_some()
     }
 
     fn expire(&mut self) {

@@ -88,6 +88,8 @@ pub(super) enum Received {
 #[derive(Debug)]
 pub(super) struct Session {
     id: SessionId,
+    /// What SRS's HTTP API calls it.
+    client_id: String,
     rtc: Rtc,
     offer: Offer,
     username: String,
@@ -107,6 +109,8 @@ struct Counters {
     moves: u32,
     datagrams_in: u64,
     datagrams_out: u64,
+    bytes_in: u64,
+    bytes_out: u64,
     packets_in: u64,
     packets_out: u64,
 }
@@ -132,6 +136,7 @@ impl Session {
         let answer = rtc.sdp_api().accept_offer(sdp).context("failed to accept the offer")?.to_sdp_string();
         let session = Self {
             id,
+            client_id: super::random_id(8),
             rtc,
             offer,
             username,
@@ -150,6 +155,10 @@ impl Session {
 
     pub(super) fn username(&self) -> &str {
         &self.username
+    }
+
+    pub(super) fn client_id(&self) -> &str {
+        &self.client_id
     }
 
     pub(super) fn token(&self) -> &str {
@@ -182,6 +191,7 @@ impl Session {
         }
         self.last_seen = now;
         self.counters.datagrams_in += 1;
+        self.counters.bytes_in += datagram.len() as u64;
         if username.is_some() {
             self.move_to(source);
         }
@@ -224,6 +234,7 @@ impl Session {
         let Some(target) = target else { return };
         if socket.send_to(&transmit.contents, target).is_ok() {
             self.counters.datagrams_out += 1;
+            self.counters.bytes_out += transmit.contents.len() as u64;
         }
     }
 
@@ -277,6 +288,8 @@ impl Session {
 
     pub(super) fn stats(&self) -> SessionStats {
         SessionStats {
+            client_id: self.client_id.clone(),
+            alive_ms: self.started.elapsed().as_millis(),
             username: self.username.clone(),
             stream: self.offer.stream.clone(),
             publish: self.offer.role == Role::Publisher,
@@ -285,6 +298,8 @@ impl Session {
             moves: self.counters.moves,
             datagrams_in: self.counters.datagrams_in,
             datagrams_out: self.counters.datagrams_out,
+            bytes_in: self.counters.bytes_in,
+            bytes_out: self.counters.bytes_out,
             packets_in: self.counters.packets_in,
             packets_out: self.counters.packets_out,
             client_ip: self.offer.client_ip,

@@ -24,6 +24,10 @@ pub struct OriginStats {
 /// One living session.
 #[derive(Debug, Clone, Serialize)]
 pub struct SessionStats {
+    /// What SRS's HTTP API calls it.
+    pub client_id: String,
+    /// Milliseconds since the answer.
+    pub alive_ms: u128,
     /// The STUN user name: `local:remote`.
     pub username: String,
     /// `app/stream`.
@@ -40,6 +44,10 @@ pub struct SessionStats {
     pub datagrams_in: u64,
     /// Datagrams of any kind to the peer.
     pub datagrams_out: u64,
+    /// Bytes in these from the peer.
+    pub bytes_in: u64,
+    /// Bytes in these to the peer.
+    pub bytes_out: u64,
     /// Media packets from the peer.
     pub packets_in: u64,
     /// Media packets to the peer.
