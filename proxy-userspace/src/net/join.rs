@@ -19,6 +19,7 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use self::direction::Direction;
+use super::tcp::STUCK;
 use crate::config::TcpJoin as Means;
 
 mod buffer;
@@ -76,8 +77,8 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration:
 /// What may wait in a send buffer beside what is on its way: more would only be memory that a slow receiver holds.
 const UNSENT: u32 = 256 << 10;
 
-/// Sets what both connections need: small frames leave at once, a peer that is gone is noticed, and a slow receiver holds
-/// little memory.
+/// Sets what both connections need: small frames leave at once, a peer that is gone or takes nothing is noticed, and a slow
+/// receiver holds little memory.
 pub fn prepare(stream: &TcpStream) -> io::Result<()> {
     let (idle, interval, retries) = KEEPALIVE;
     let keepalive =
@@ -85,6 +86,7 @@ pub fn prepare(stream: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(stream);
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(STUCK))?;
     socket.set_tcp_notsent_lowat(UNSENT)
 }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use rustix::io::Errno;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -27,6 +27,9 @@ mod dial;
 const BACKLOG: i32 = 1024;
 /// How long accepting rests after the system refused a connection, which is mostly a lack of descriptors.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// How long a peer may take nothing of what it is sent. The kernel itself waits for ever for one that is there and does not
+/// read.
+pub const STUCK: Duration = Duration::from_secs(120);
 
 /// Listening sockets of one port.
 #[derive(Debug)]
@@ -111,7 +114,10 @@ impl Acceptor {
         let slot = slots.acquire_owned().await.expect("the semaphore is never closed");
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => return (stream, Slot(slot)),
+                Ok((stream, _)) => match SockRef::from(&stream).set_tcp_user_timeout(Some(STUCK)) {
+                    Ok(()) => return (stream, Slot(slot)),
+                    Err(error) => warn!(%error, "failed to bound how long a connection may be stuck"),
+                },
                 Err(error) => {
                     warn!(%error, "failed to accept a connection");
                     sleep(ACCEPT_REST).await;
@@ -188,6 +194,7 @@ mod tests {
             [TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap()];
         let (first, slot) = acceptor.next().await.unwrap();
         assert_eq!(first.peer_addr().unwrap(), clients[0].local_addr().unwrap());
+        assert_eq!(SockRef::from(&first).tcp_user_timeout().unwrap(), Some(STUCK));
         let waits = tokio::time::timeout(Duration::from_millis(50), acceptor.next()).await;
         assert!(waits.is_err());
         drop(slot);
