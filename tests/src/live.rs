@@ -1,13 +1,15 @@
-//! Live streams over TCP between programs that are not ours: nginx with its RTMP module is the origin; FFmpeg, rtmpdump and
-//! curl are the clients.
+//! Live streams over TCP between programs that are not ours: nginx with its RTMP module or node-media-server is the origin;
+//! FFmpeg, rtmpdump, curl, GStreamer and Chromium are the clients. And between bare sockets, where a test says every byte.
 
 mod nginx;
 mod programs;
 mod scratch;
+mod sockets;
+mod web;
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -17,9 +19,11 @@ use serde::Deserialize;
 use serde_json::json;
 
 pub use self::{
-    nginx::{Nginx, sockets},
+    nginx::{Cache, Nginx, sockets},
     programs::{Finished, ffmpeg, finish, frames_in, play, publish, start},
     scratch::{Clip, Scratch},
+    sockets::{BareOrigin, Between, Ends},
+    web::{NodeMediaServer, Watched, watch},
 };
 use crate::{
     http::{Request, Url},
@@ -99,8 +103,23 @@ pub fn rtmp_url(proxy: Ipv4Addr, stream: &str) -> String {
 /// # Errors
 /// When the proxy refuses it.
 pub fn register(namespace: &Namespace, origin: Ipv4Addr, rtmp: u16, http: u16) -> Result<()> {
+    register_as(namespace, "vid-live", origin, rtmp, http)
+}
+
+/// The same under the name of a server.
+///
+/// # Errors
+/// When the proxy refuses it.
+pub fn register_as(
+    namespace: &Namespace,
+    server: &str,
+    origin: impl Into<IpAddr>,
+    rtmp: u16,
+    http: u16,
+) -> Result<()> {
+    let origin = origin.into();
     let heartbeat = json!({
-        "ip": origin.to_string(), "server": "vid-live", "service": "first", "pid": "1", "device_id": "live",
+        "ip": origin.to_string(), "server": server, "service": "first", "pid": "1", "device_id": "live",
         "rtmp": [rtmp.to_string()], "http": [http.to_string()],
     });
     let url = Url::parse(&Proxy::register_url(Ipv4Addr::LOCALHOST))?;

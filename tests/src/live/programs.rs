@@ -51,6 +51,7 @@ pub(super) fn finish_here(command: Command) -> Result<Finished> {
     let mut bounded = Command::new("timeout");
     bounded.arg("--kill-after=2").arg(PATIENCE.as_secs().to_string());
     bounded.arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
+    bounded.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let ended = bounded.output().with_context(|| format!("failed to start {command:?}"))?;
     Ok(Finished {
         status: ended.status,

@@ -48,6 +48,8 @@ const UNSAFE_HOMES: &[&str] = &[
     "tests/tests/netns_forward.rs",
     // An allocator that counts.
     "tests/tests/allocations.rs",
+    // The address and an option of a packet socket.
+    "tests/src/impaired.rs",
     // Frames in batches from a packet socket.
     "tests/src/relay_bench/generator.rs",
 ];
