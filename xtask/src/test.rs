@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Programs whose tests wait for most of their time: more of them run at once than there are CPUs.
-const MOSTLY_WAITING: [&str; 9] = [
+const MOSTLY_WAITING: [&str; 13] = [
     "attachments",
     "capacity",
     "delivery",
@@ -27,6 +27,10 @@ const MOSTLY_WAITING: [&str; 9] = [
     "pinned",
     "relay",
     "routes",
+    "stream_abuse",
+    "stream_origins",
+    "stream_peers",
+    "stream_tiers",
     "tcp_streams",
 ];
 const WAITING_TESTS: u8 = 6;

@@ -96,6 +96,57 @@ pub(super) const STEPS: &[Step] = &[
         otherwise: "install ffmpeg, rtmpdump, curl, and nginx with its RTMP module",
     },
     Step {
+        what: "GStreamer with RTMP and H.264",
+        parts: TESTS,
+        download: "30 MB",
+        is_there: || {
+            let elements = ["rtmp2sink", "rtmp2src", "flvmux", "openh264enc", "h264parse"];
+            elements
+                .iter()
+                .all(|element| succeeds(&mut typed(&format!("gst-inspect-1.0 --exists {element}"))))
+        },
+        packages: &["gstreamer1.0-tools", "gstreamer1.0-plugins-good", "gstreamer1.0-plugins-bad"],
+        commands: &[],
+        otherwise: "install GStreamer 1.20 or newer with its good and bad plugins",
+    },
+    Step {
+        what: "Chromium, in which pages play streams",
+        parts: TESTS,
+        download: "120 MB",
+        is_there: || succeeds(&mut typed("chromium --version")),
+        packages: &["chromium"],
+        commands: &[],
+        otherwise: "install Chromium as /usr/bin/chromium",
+    },
+    Step {
+        what: "Node.js with npm",
+        parts: TESTS,
+        download: "40 MB",
+        is_there: || succeeds(&mut typed("node --version")) && succeeds(&mut typed("npm --version")),
+        packages: &["nodejs", "npm"],
+        commands: &[],
+        otherwise: "install Node.js 18 or newer with npm",
+    },
+    Step {
+        what: "players of web pages, and node-media-server",
+        parts: TESTS,
+        download: "20 MB",
+        is_there: || {
+            // npm writes the hidden one last.
+            let installed = shell::root().join("target/tools/web");
+            let lock = |directory: &Path| std::fs::read(directory.join("package-lock.json")).ok();
+            installed.join("node_modules/.package-lock.json").exists()
+                && lock(&installed) == lock(&shell::root().join("tests/clients/web"))
+        },
+        packages: &[],
+        commands: &[
+            "mkdir -p target/tools/web",
+            "cp tests/clients/web/package.json tests/clients/web/package-lock.json target/tools/web",
+            "npm ci --prefix target/tools/web --ignore-scripts --no-audit --no-fund",
+        ],
+        otherwise: "",
+    },
+    Step {
         what: "openssl, for the certificates of clients",
         parts: CLIENTS,
         download: "2 MB",
