@@ -110,7 +110,7 @@ fn every_mistake_in_the_configuration_is_named_at_once() {
 }
 
 #[test]
-fn a_taken_port_stops_the_start_and_is_named() {
+fn defect_31_a_taken_port_stops_the_start_and_is_named() {
     let host = Namespace::new("host").unwrap();
     let _first = Proxy::start(&host, Ipv4Addr::LOCALHOST, Engine::Userspace, &[]).unwrap();
     let (mut command, runtime) = (Proxy::command(Engine::Userspace).unwrap(), Runtime::new());

@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_error_answer_is_only_an_error() {
+    async fn defect_30_an_error_answer_is_only_an_error() {
         let (status, body) = register_with(system(), post(r#"{"ip":"10.0.0.1"}"#)).await;
         assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
         assert!(body.starts_with("empty server: this SRS is too old") && !body.contains("code"), "{body}");
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_token_must_be_given_when_one_is_set() {
+    async fn defect_05_a_token_must_be_given_when_one_is_set() {
         for (given, status) in [
             (None, StatusCode::UNAUTHORIZED),
             (Some("Basic s3cret"), StatusCode::UNAUTHORIZED),

@@ -1,34 +1,39 @@
-//! ARCHITECTURE.md lists invariants in tables `| Invariant | Test |`; every test named there must exist.
+//! Documents that list what holds in tables `| Invariant | Test |` and `| Defect | Test |`; every test named there must exist.
 
 use anyhow::Result;
 
 use super::sources::{self, Source};
 
+/// Each document with the column that says what holds.
+const DOCUMENTS: [(&str, &str); 2] = [("ARCHITECTURE.md", "invariant"), ("docs/defects.md", "defect")];
+
 /// Rows that name no test, or one that does not exist.
 pub(super) fn untested() -> Result<Vec<String>> {
     let sources = sources::all()?;
-    let Some(document) = sources.iter().find(|source| source.path == "ARCHITECTURE.md") else {
-        return Ok(Vec::new());
-    };
-    let rows = rows(&document.text);
+    Ok(DOCUMENTS.iter().flat_map(|(path, column)| breaches(path, column, &sources)).collect())
+}
+
+fn breaches(path: &str, column: &str, sources: &[Source]) -> Vec<String> {
+    let document = sources.iter().find(|source| source.path == path);
+    let rows = document.map_or_else(Vec::new, |document| rows(&document.text, column));
     if rows.is_empty() {
-        return Ok(vec!["ARCHITECTURE.md has no table of invariants and tests".to_owned()]);
+        return vec![format!("{path} has no table with the columns {column} and test")];
     }
-    Ok(rows.iter().flat_map(|row| row.breaches(&sources)).collect())
+    rows.iter().flat_map(|row| row.breaches(sources)).collect()
 }
 
 struct Row<'a> {
-    invariant: &'a str,
+    statement: &'a str,
     tests: Vec<&'a str>,
 }
 
 impl Row<'_> {
     fn breaches(&self, sources: &[Source]) -> Vec<String> {
         if self.tests.is_empty() {
-            return vec![format!("no test is named for: {}", self.invariant)];
+            return vec![format!("no test is named for: {}", self.statement)];
         }
         let missing = self.tests.iter().filter(|test| !exists(test, sources));
-        missing.map(|test| format!("no test {test} for: {}", self.invariant)).collect()
+        missing.map(|test| format!("no test {test} for: {}", self.statement)).collect()
     }
 }
 
@@ -38,33 +43,33 @@ fn exists(test: &str, sources: &[Source]) -> bool {
     sources.iter().any(|source| source.path.ends_with(".rs") && source.text.contains(&definition))
 }
 
-fn rows(document: &str) -> Vec<Row<'_>> {
+fn rows<'a>(document: &'a str, column: &str) -> Vec<Row<'a>> {
     let mut rows = Vec::new();
     let mut columns = None;
     for line in document.lines() {
         let cells: Vec<&str> = line.trim().trim_matches('|').split('|').map(str::trim).collect();
         columns = match columns {
             _ if !line.trim_start().starts_with('|') => None,
-            None => find_columns(&cells),
-            Some((invariant, test)) => {
-                rows.extend(row(&cells, invariant, test));
-                Some((invariant, test))
+            None => find_columns(&cells, column),
+            Some((statement, test)) => {
+                rows.extend(row(&cells, statement, test));
+                Some((statement, test))
             }
         };
     }
     rows
 }
 
-fn find_columns(cells: &[&str]) -> Option<(usize, usize)> {
+fn find_columns(cells: &[&str], statement: &str) -> Option<(usize, usize)> {
     let column = |name: &str| cells.iter().position(|cell| cell.eq_ignore_ascii_case(name));
-    Some((column("invariant")?, column("test").or_else(|| column("tests"))?))
+    Some((column(statement)?, column("test").or_else(|| column("tests"))?))
 }
 
 /// Nothing for the line between head and body.
-fn row<'a>(cells: &[&'a str], invariant: usize, test: usize) -> Option<Row<'a>> {
-    let (invariant, tests) = (*cells.get(invariant)?, cells.get(test)?);
-    let is_rule = invariant.chars().all(|c| c == '-' || c == ':');
-    (!is_rule).then(|| Row { invariant, tests: tests.split('`').skip(1).step_by(2).collect() })
+fn row<'a>(cells: &[&'a str], statement: usize, test: usize) -> Option<Row<'a>> {
+    let (statement, tests) = (*cells.get(statement)?, cells.get(test)?);
+    let is_rule = statement.chars().all(|c| c == '-' || c == ':');
+    (!is_rule).then(|| Row { statement, tests: tests.split('`').skip(1).step_by(2).collect() })
 }
 
 #[cfg(test)]
@@ -87,7 +92,8 @@ text
     #[test]
     fn tells_invariants_without_an_existing_test() {
         let sources = [Source { path: "a.rs".to_owned(), text: "#[test]\nfn holds_one() {}".to_owned() }];
-        let breaches: Vec<_> = rows(DOCUMENT).iter().flat_map(|row| row.breaches(&sources)).collect();
+        let breaches: Vec<_> =
+            rows(DOCUMENT, "invariant").iter().flat_map(|row| row.breaches(&sources)).collect();
         assert_eq!(breaches, ["no test holds_two for: two", "no test is named for: three"]);
     }
 }

@@ -79,7 +79,7 @@ const LISTED_VHOST_CALLS: &[(&str, Call)] = &[
 ];
 
 #[test]
-fn one_stream_has_one_key_in_every_protocol() {
+fn defect_13_one_stream_has_one_key_in_every_protocol() {
     for (name, call) in DEFAULT_VHOST_CALLS {
         assert_eq!(call(&rules()).as_ref().map(StreamKey::as_str), Ok("__defaultVhost__/live/s1"), "{name}");
     }

@@ -112,7 +112,7 @@ fn every_error_is_reported_at_once() {
 }
 
 #[test]
-fn secrets_are_never_shown() {
+fn defect_38_secrets_are_never_shown() {
     let variables = [
         ("PROXY_REDIS_PASSWORD", "hunter2"),
         ("PROXY_HTTP_API_AUTH_ENABLED", "on"),

@@ -206,7 +206,7 @@ fn interfaces_have_names_the_kernel_accepts() {
 }
 
 #[test]
-fn endpoints_end_in_a_port() {
+fn defect_15_endpoints_end_in_a_port() {
     for value in [
         "1935",
         ":1935",
