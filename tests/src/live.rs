@@ -9,6 +9,7 @@ mod web;
 
 use std::{
     fs,
+    io::{self, Read},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     thread::sleep,
     time::{Duration, Instant},
@@ -183,6 +184,19 @@ pub fn memory(process: u32) -> Result<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
     let kilobytes: Option<u64> = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
     Ok(kilobytes.context("the kernel does not tell")? << 10)
+}
+
+/// Reads once, through signals: they interrupt a read that has a time-out, whatever they are for.
+///
+/// # Errors
+/// Those of the read.
+pub fn read_once(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match from.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => return read,
+        }
+    }
 }
 
 /// Waits until `holds`.

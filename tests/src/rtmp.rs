@@ -19,6 +19,8 @@ use proxy_protocol::rtmp::{
     request::Asked,
 };
 
+use crate::live::read_once;
+
 pub use self::words::{connect, create_stream, media, play, publish, redirection, status};
 
 /// How long a peer waits for the next byte of the other one.
@@ -293,7 +295,7 @@ impl Peer {
     fn fill(&mut self) -> Result<bool> {
         let before = self.input.len();
         self.input.resize(before + READ, 0);
-        let read = self.stream.read(&mut self.input[before..]);
+        let read = read_once(&mut self.stream, &mut self.input[before..]);
         self.input.truncate(before + *read.as_ref().unwrap_or(&0));
         match read {
             Ok(bytes) => Ok(bytes > 0),

@@ -13,8 +13,8 @@ use std::{
 use integration_tests::{
     http::Server,
     live::{
-        Between, Clip, Ends, RTMP_PORT, descriptors, memory, publish as published_by_ffmpeg, register, start,
-        until, wait_for_connections,
+        Between, Clip, Ends, RTMP_PORT, descriptors, memory, publish as published_by_ffmpeg, read_once,
+        register, start, until, wait_for_connections,
     },
     netns::Direct,
     proxy::{Engine, Proxy},
@@ -53,7 +53,7 @@ impl Slow {
         }
         let mut buffer = [0; 4096];
         loop {
-            match self.stream.read(&mut buffer) {
+            match read_once(&mut self.stream, &mut buffer) {
                 Ok(0) => break,
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
@@ -392,7 +392,7 @@ fn hear(stream: TcpStream) -> anyhow::Result<()> {
 fn pass(from: &mut TcpStream, to: &mut TcpStream, enough: usize) -> Vec<u8> {
     let (mut passed, mut buffer) = (Vec::new(), [0; 4096]);
     while passed.len() < enough {
-        match from.read(&mut buffer) {
+        match read_once(from, &mut buffer) {
             Ok(bytes) if bytes > 0 && to.write_all(&buffer[..bytes]).is_ok() => {
                 passed.extend(&buffer[..bytes]);
             }

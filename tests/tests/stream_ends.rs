@@ -9,7 +9,7 @@ use std::{
 };
 
 use integration_tests::{
-    live::{Between, Ends, descriptors, memory, until, wait_for_connections},
+    live::{Between, Ends, descriptors, memory, read_once, until, wait_for_connections},
     netns::Direct,
     rtmp::media,
 };
@@ -41,7 +41,7 @@ fn reset(stream: TcpStream) {
 fn rest(stream: &mut TcpStream) -> (usize, Option<ErrorKind>) {
     let (mut got, mut buffer) = (0, vec![0; 64 << 10]);
     loop {
-        match stream.read(&mut buffer) {
+        match read_once(stream, &mut buffer) {
             Ok(0) => return (got, None),
             Ok(bytes) => got += bytes,
             Err(error) => return (got, Some(error.kind())),

@@ -12,7 +12,7 @@ use std::{
 
 use integration_tests::{
     impaired::{Impaired, Impairment},
-    live::{BareOrigin, Between, Ends, wait_for_connections},
+    live::{BareOrigin, Between, Ends, read_once, wait_for_connections},
     netns::Direct,
     proxy::{Engine, Proxy},
     rtmp::{Peer, media},
@@ -83,7 +83,7 @@ fn send(to: &mut (impl Write + Send), blocks: usize, rhythm: Rhythm) -> String {
 fn receive(from: &mut impl Read) -> (String, usize) {
     let (mut checksum, mut got, mut buffer) = (Sha256::new(), 0, vec![0; 256 << 10]);
     loop {
-        let bytes = from.read(&mut buffer).unwrap();
+        let bytes = read_once(from, &mut buffer).unwrap();
         if bytes == 0 {
             return (shown(checksum), got);
         }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use integration_tests::{
-    live::{BareOrigin, Between, Connection, Ends, connections, wait_for_connections},
+    live::{BareOrigin, Between, Connection, Ends, connections, read_once, wait_for_connections},
     netns::{Direct, Family},
     proxy::{Engine, Proxy},
     rtmp::{Peer, create_stream, media, play, publish, redirection},
@@ -290,7 +290,7 @@ fn defect_35_clients_and_origins_of_either_ip_version_reach_each_other() {
 /// Waits for the end of a connection, in whatever form.
 fn until_it_ends(stream: &mut TcpStream) -> Duration {
     let begin = Instant::now();
-    while stream.read(&mut [0; 4096]).is_ok_and(|bytes| bytes > 0) {}
+    while read_once(stream, &mut [0; 4096]).is_ok_and(|bytes| bytes > 0) {}
     begin.elapsed()
 }
 
