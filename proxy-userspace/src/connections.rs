@@ -22,7 +22,7 @@ use tokio::{
 use tracing::info;
 
 use crate::{
-    net::join::Traffic,
+    net::join::{Joined, Traffic},
     origin::{OriginId, Registry},
 };
 
@@ -105,6 +105,8 @@ pub struct ConnectionView {
     pub stream: Option<String>,
     /// The origin that has it.
     pub origin: Option<String>,
+    /// How its bytes are carried, once they are not read any more.
+    pub joined: Option<Joined>,
     /// Seconds it has been open.
     pub age: f64,
     /// Bytes carried towards the origin.
@@ -265,6 +267,7 @@ impl Entry {
             client: self.client,
             stream,
             origin,
+            joined: self.traffic.joined(),
             age: self.since.elapsed().as_secs_f64(),
             to_origin: self.traffic.to_origin(),
             to_client: self.traffic.to_client(),

@@ -42,6 +42,7 @@ struct Stream {
     client: String,
     stream: Option<String>,
     origin: Option<String>,
+    joined: Option<String>,
     age: f64,
     to_origin: u64,
     to_client: u64,
@@ -136,7 +137,8 @@ fn table(status: &Status) -> String {
 }
 
 fn streams_table(streams: &[Stream]) -> String {
-    let head = ["ID", "PROTOCOL", "STREAM", "CLIENT", "ORIGIN", "AGE", "KIB TO ORIGIN", "KIB TO CLIENT"];
+    let head =
+        ["ID", "PROTOCOL", "STREAM", "CLIENT", "ORIGIN", "JOINED", "AGE", "KIB TO ORIGIN", "KIB TO CLIENT"];
     if streams.is_empty() { String::new() } else { aligned(&head, streams.iter().map(Stream::row)) }
 }
 
@@ -148,6 +150,7 @@ impl Stream {
             self.stream.clone().unwrap_or_default(),
             self.client.clone(),
             self.origin.clone().unwrap_or_default(),
+            self.joined.clone().unwrap_or_default(),
             format!("{:.0} s", self.age),
             (self.to_origin >> 10).to_string(),
             (self.to_client >> 10).to_string(),
@@ -233,6 +236,7 @@ mod tests {
             client: "192.0.2.1:5000".parse().unwrap(),
             stream: Some("v/live/a".into()),
             origin: None,
+            joined: Some(crate::net::join::Joined::Copy),
             age: 9.7,
             to_origin: 2048,
             to_client: 10_000,
@@ -241,7 +245,7 @@ mod tests {
         let streams: Streams = serde_json::from_str(&json).unwrap();
         let text = streams_table(&streams.connections);
         assert!(
-            text.contains("3   rtmp      v/live/a  192.0.2.1:5000          10 s  2              9"),
+            text.contains("3   rtmp      v/live/a  192.0.2.1:5000          copy    10 s  2              9"),
             "{text}"
         );
         assert_eq!(streams_table(&[]), "");

@@ -9,12 +9,13 @@
 use std::{
     future::poll_fn,
     io,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU8, AtomicU64, Ordering},
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
+use serde::Serialize;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
@@ -33,6 +34,18 @@ mod pipe;
 pub struct Traffic {
     to_origin: AtomicU64,
     to_client: AtomicU64,
+    joined: AtomicU8,
+}
+
+/// How the bytes of a joined connection are carried at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub enum Joined {
+    /// Through buffers of the process, both ways.
+    Copy = 1,
+    /// By splice(2), at least one way.
+    Splice = 2,
 }
 
 impl Traffic {
@@ -44,6 +57,16 @@ impl Traffic {
     /// Bytes written towards the client.
     pub fn to_client(&self) -> u64 {
         self.to_client.load(Ordering::Relaxed)
+    }
+
+    /// How they are carried; `None` before the connections are joined.
+    pub fn joined(&self) -> Option<Joined> {
+        let joined = self.joined.load(Ordering::Relaxed);
+        [Joined::Copy, Joined::Splice].into_iter().find(|means| *means as u8 == joined)
+    }
+
+    fn note(&self, joined: Joined) {
+        self.joined.store(joined as u8, Ordering::Relaxed);
     }
 
     /// Adds what was carried before the connections were joined.
@@ -123,6 +146,8 @@ fn both(
     [there, back]: [&mut Direction; 2],
     traffic: &Traffic,
 ) -> Poll<io::Result<()>> {
+    let joined = if there.splices() || back.splices() { Joined::Splice } else { Joined::Copy };
+    traffic.note(joined);
     let there = there.poll(cx, client, origin, &traffic.to_origin)?;
     let back = back.poll(cx, origin, client, &traffic.to_client)?;
     match (there, back) {

@@ -48,6 +48,11 @@ impl Direction {
         Self { forgets: true, ..Self::new(Bytes::new(), Means::Copy) }
     }
 
+    /// Whether bytes are not copied at the moment.
+    pub(super) fn splices(&self) -> bool {
+        self.pace.splices()
+    }
+
     /// Moves what can be moved; ready when all was, the end included.
     pub(super) fn poll(
         &mut self,

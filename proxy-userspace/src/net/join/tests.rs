@@ -13,7 +13,7 @@ const MEANS: [Means; 3] = [Means::Auto, Means::Copy, Means::Splice];
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A client and an origin, with a join between them.
-struct Joined {
+struct Between {
     client: TcpStream,
     origin: TcpStream,
     traffic: Arc<Traffic>,
@@ -26,7 +26,7 @@ async fn pair() -> (TcpStream, TcpStream) {
     (connected, listener.accept().await.unwrap().0)
 }
 
-async fn joined(means: Means, unsent: Unsent) -> Joined {
+async fn joined(means: Means, unsent: Unsent) -> Between {
     let (client, at_client) = pair().await;
     let (at_origin, origin) = pair().await;
     prepare(&at_client).unwrap();
@@ -35,7 +35,7 @@ async fn joined(means: Means, unsent: Unsent) -> Joined {
     let shared = Arc::clone(&traffic);
     let join =
         tokio::spawn(async move { join(at_client, at_origin, unsent, Carries::Both, means, &shared).await });
-    Joined { client, origin, traffic, join }
+    Between { client, origin, traffic, join }
 }
 
 /// Bytes of which each tells where it belongs.
@@ -50,7 +50,7 @@ async fn ended(join: JoinHandle<io::Result<()>>) -> io::Result<()> {
 #[tokio::test]
 async fn every_byte_arrives_once_and_in_order_both_ways() {
     for means in MEANS {
-        let Joined { client, origin, traffic, join } = joined(means, Unsent::default()).await;
+        let Between { client, origin, traffic, join } = joined(means, Unsent::default()).await;
         let (there, back) = (pattern(5_000_000), pattern(3_000_001));
         let exchange = async |mut stream: TcpStream, sent: Vec<u8>| {
             let (mut reads, mut writes) = stream.split();
@@ -72,11 +72,24 @@ async fn every_byte_arrives_once_and_in_order_both_ways() {
 }
 
 #[tokio::test]
+async fn it_can_be_seen_how_bytes_are_carried() {
+    for (means, expected) in
+        [(Means::Copy, Joined::Copy), (Means::Splice, Joined::Splice), (Means::Auto, Joined::Copy)]
+    {
+        let Between { mut client, mut origin, traffic, .. } = joined(means, Unsent::default()).await;
+        origin.write_all(b"frame").await.unwrap();
+        timeout(PATIENCE, client.read_exact(&mut [0; 5])).await.unwrap().unwrap();
+        assert_eq!(traffic.joined(), Some(expected), "{means:?}");
+    }
+    assert_eq!(Traffic::default().joined(), None);
+}
+
+#[tokio::test]
 async fn what_was_read_before_comes_first() {
     for means in MEANS {
         let unsent =
             Unsent { to_origin: Bytes::from_static(b"first "), to_client: Bytes::from_static(b"head ") };
-        let Joined { mut client, mut origin, join, .. } = joined(means, unsent).await;
+        let Between { mut client, mut origin, join, .. } = joined(means, unsent).await;
         client.write_all(b"then").await.unwrap();
         client.shutdown().await.unwrap();
         origin.write_all(b"body").await.unwrap();
@@ -92,7 +105,7 @@ async fn what_was_read_before_comes_first() {
 #[tokio::test]
 async fn a_direction_that_ends_leaves_the_other_open() {
     for means in MEANS {
-        let Joined { mut client, mut origin, join, .. } = joined(means, Unsent::default()).await;
+        let Between { mut client, mut origin, join, .. } = joined(means, Unsent::default()).await;
         client.shutdown().await.unwrap();
         assert_eq!(origin.read(&mut [0; 8]).await.unwrap(), 0, "{means:?}");
         origin.write_all(b"still here").await.unwrap();
@@ -128,7 +141,7 @@ async fn what_a_client_may_not_send_is_forgotten_but_its_end_is_passed_on() {
 #[tokio::test]
 async fn a_reset_arrives_as_a_reset() {
     for means in MEANS {
-        let Joined { client, mut origin, join, .. } = joined(means, Unsent::default()).await;
+        let Between { client, mut origin, join, .. } = joined(means, Unsent::default()).await;
         SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
         drop(client);
         let error = timeout(PATIENCE, origin.read(&mut [0; 8])).await.unwrap().unwrap_err();
@@ -154,7 +167,7 @@ async fn push(origin: &TcpStream, limit: usize) -> usize {
 #[tokio::test]
 async fn a_receiver_that_takes_nothing_has_the_sender_wait() {
     for means in MEANS {
-        let Joined { mut client, origin, join, .. } = joined(means, Unsent::default()).await;
+        let Between { mut client, origin, join, .. } = joined(means, Unsent::default()).await;
         let sent = push(&origin, 1 << 30).await;
         assert!(sent < 64 << 20, "{means:?}: {sent} bytes went somewhere");
         drop(origin);
