@@ -54,6 +54,8 @@ pub struct Connection {
     pub to_origin: u64,
     /// Bytes carried towards the client.
     pub to_client: u64,
+    /// `copy` or `splice`, once the proxy reads nothing of it any more.
+    pub joined: Option<String>,
 }
 
 /// A proxy that relays nothing in the kernel, between clients and nginx, which has registered.

@@ -1,5 +1,6 @@
 //! An origin in the shape of SRS: WHIP, WHEP and the older JSON API in front of one UDP port that speaks real
-//! ICE-lite, DTLS and SRTP, plus the heartbeat by which origins register with a proxy.
+//! ICE-lite, DTLS and SRTP; RTMP, and what is published by it as HTTP-FLV, HTTP-TS and HLS; plus the heartbeat by which
+//! origins register with a proxy.
 //!
 //! Packets keep the publisher's sequence numbers on their way to each player, so that whoever counts gaps at a
 //! player counts what was lost anywhere between the two ends.
@@ -10,10 +11,10 @@ mod answer;
 mod api;
 mod console;
 mod heartbeat;
+mod live;
 mod media;
 mod player;
 mod routes;
-mod rtmp;
 mod session;
 mod stats;
 mod streams;
@@ -28,10 +29,12 @@ use rand::Rng as _;
 
 use crate::http::Server;
 use crate::mailbox::{Sender, mailbox};
+use live::Live;
 use media::{Command, Media};
 
 pub use heartbeat::{Heartbeat, HeartbeatFormat};
-pub use stats::{OriginStats, SessionStats};
+pub use live::HlsSettings;
+pub use stats::{LiveStats, OriginStats, SessionStats};
 
 /// How SRS names itself: in `Server`, in `User-Agent` and in the origin line of its answers.
 const SIGNATURE: &str = "SRS/7.0.18(Hang)";
@@ -43,8 +46,12 @@ pub struct OriginConfig {
     pub api: SocketAddr,
     /// Where media is received; port 0 picks one.
     pub rtc: SocketAddr,
-    /// Where the RTMP end point listens, if there is one. Proxies ask for one at registration.
+    /// Where RTMP is served, if it is. Proxies ask for it at registration.
     pub rtmp: Option<SocketAddr>,
+    /// Where HTTP-FLV, HTTP-TS and HLS are served, if they are.
+    pub http: Option<SocketAddr>,
+    /// What HLS players find.
+    pub hls: HlsSettings,
     /// The addresses in answers besides those that the request names; without a port, that of `rtc`.
     pub candidates: Vec<Candidate>,
     /// The proxy to register with.
@@ -98,6 +105,8 @@ impl OriginConfig {
             api: any_port,
             rtc: any_port,
             rtmp: Some(any_port),
+            http: Some(any_port),
+            hls: HlsSettings::default(),
             candidates: vec![Candidate::at(ip)],
             heartbeat: None,
             session_timeout: Duration::from_secs(30),
@@ -114,8 +123,8 @@ pub struct Origin {
     endpoints: Endpoints,
     commands: Sender<Command>,
     media: Option<JoinHandle<()>>,
+    live: Live,
     _api: Server,
-    _rtmp: Option<Server>,
     _heartbeat: Option<heartbeat::Beating>,
 }
 
@@ -128,6 +137,8 @@ pub struct Endpoints {
     pub rtc: SocketAddr,
     /// RTMP.
     pub rtmp: Option<SocketAddr>,
+    /// HTTP-FLV, HTTP-TS and HLS.
+    pub http: Option<SocketAddr>,
 }
 
 impl Origin {
@@ -143,12 +154,12 @@ impl Origin {
         let media = Media::new(Arc::clone(&config), socket, mailbox)?;
         let api = api::serve(&config, commands.clone())
             .with_context(|| format!("failed to listen on tcp {}", config.api))?;
-        let rtmp = config.rtmp.map(rtmp::serve).transpose().context("failed to listen for RTMP")?;
-        let endpoints = Endpoints { api: api.address(), rtc, rtmp: rtmp.as_ref().map(Server::address) };
+        let live = Live::start(config.rtmp, config.http, config.hls.clone())?;
+        let endpoints = Endpoints { api: api.address(), rtc, rtmp: live.rtmp, http: live.http };
         let beating =
             config.heartbeat.clone().map(|heartbeat| heartbeat.start(&config, endpoints)).transpose()?;
         let media = Some(thread::spawn(move || media.run()));
-        Ok(Self { endpoints, commands, media, _api: api, _rtmp: rtmp, _heartbeat: beating })
+        Ok(Self { endpoints, commands, media, live, _api: api, _heartbeat: beating })
     }
 
     /// Where the origin listens.
@@ -163,9 +174,9 @@ impl Origin {
     /// When the media thread has panicked.
     #[must_use]
     pub fn stats(&self) -> OriginStats {
-        self.commands
-            .ask(|reply| Command::Stats { reply })
-            .expect("the media thread lives as long as the origin")
+        let sessions = self.commands.ask(|reply| Command::Stats { reply });
+        let sessions = sessions.expect("the media thread lives as long as the origin");
+        OriginStats { live: self.live.stats(), ..sessions }
     }
 
     /// The API address as clients write it: `http://ip:port`.

@@ -122,8 +122,22 @@ impl<'a> Site<'a> {
 /// # Errors
 /// When it does not start.
 pub fn origin(namespace: &Namespace, ip: impl Into<IpAddr>, proxy: impl Into<IpAddr>) -> Result<Origin> {
+    origin_with(namespace, ip, proxy, |_| {})
+}
+
+/// The same, with other settings.
+///
+/// # Errors
+/// When it does not start.
+pub fn origin_with(
+    namespace: &Namespace,
+    ip: impl Into<IpAddr>,
+    proxy: impl Into<IpAddr>,
+    adjust: impl FnOnce(&mut OriginConfig),
+) -> Result<Origin> {
     let ip = ip.into();
     let mut config = OriginConfig::on(ip);
     config.heartbeat = Some(Heartbeat::every_second(Proxy::register_url(proxy), "origin", ip));
+    adjust(&mut config);
     namespace.enter(|| Origin::start(config))
 }

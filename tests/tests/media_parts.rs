@@ -296,7 +296,7 @@ fn only_a_page_is_told_what_it_may_read() {
 
 #[test]
 fn the_heartbeat_has_exactly_the_members_of_srs() {
-    let new = r#"{"device_id":"origin1","ip":"127.0.0.1","server":"vid-1","service":"s1","pid":"PID","rtmp":["RTMP"],"api":["API"],"rtc":["udp://0.0.0.0:RTC"]}"#;
+    let new = r#"{"device_id":"origin1","ip":"127.0.0.1","server":"vid-1","service":"s1","pid":"PID","rtmp":["RTMP"],"http":["HTTP"],"api":["API"],"rtc":["udp://0.0.0.0:RTC"]}"#;
     check_heartbeat(HeartbeatFormat::New, Some("secret"), new);
     check_heartbeat(HeartbeatFormat::Old, None, r#"{"device_id":"origin1","ip":"127.0.0.1"}"#);
 }
@@ -320,6 +320,7 @@ fn check_heartbeat(format: HeartbeatFormat, token: Option<&str>, expected: &str)
     let expected = expected
         .replace("PID", &std::process::id().to_string())
         .replace("RTMP", &endpoints.rtmp.unwrap().port().to_string())
+        .replace("HTTP", &endpoints.http.unwrap().port().to_string())
         .replace("API", &endpoints.api.port().to_string())
         .replace("RTC", &endpoints.rtc.port().to_string());
     assert_eq!(

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser;
-use integration_tests::origin::{Candidate, Heartbeat, HeartbeatFormat, Origin, OriginConfig};
+use integration_tests::origin::{
+    Candidate, Endpoints, Heartbeat, HeartbeatFormat, HlsSettings, Origin, OriginConfig,
+};
 
-/// An origin in the shape of SRS: WHIP, WHEP and the JSON API over one UDP port
+/// An origin in the shape of SRS: WebRTC over one UDP port; RTMP, HTTP-FLV, HTTP-TS and HLS
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Address of the HTTP API
@@ -17,9 +19,18 @@ struct Arguments {
     /// Address of the media port
     #[arg(long, default_value = "0.0.0.0:8000")]
     rtc: SocketAddr,
-    /// Address of the RTMP end point
+    /// Address of RTMP
     #[arg(long, default_value = "0.0.0.0:1935")]
     rtmp: SocketAddr,
+    /// Address of HTTP-FLV, HTTP-TS and HLS
+    #[arg(long, default_value = "0.0.0.0:8080")]
+    http: SocketAddr,
+    /// Milliseconds of an HLS segment, at least
+    #[arg(long, default_value_t = 2000)]
+    hls_fragment: u64,
+    /// Give HLS players no contexts, as SRS with `hls_ctx off`
+    #[arg(long)]
+    without_hls_contexts: bool,
     /// Addresses in answers, each `IP` or `IP:port`
     #[arg(long = "candidate", value_delimiter = ',', default_value = "127.0.0.1")]
     candidates: Vec<Candidate>,
@@ -74,6 +85,12 @@ fn config(arguments: Arguments) -> OriginConfig {
         api: arguments.api,
         rtc: arguments.rtc,
         rtmp: Some(arguments.rtmp),
+        http: Some(arguments.http),
+        hls: HlsSettings {
+            fragment: Duration::from_millis(arguments.hls_fragment),
+            contexts: !arguments.without_hls_contexts,
+            ..HlsSettings::default()
+        },
         candidates: arguments.candidates,
         heartbeat,
         session_timeout: Duration::from_secs(arguments.session_timeout),
@@ -84,6 +101,8 @@ fn config(arguments: Arguments) -> OriginConfig {
 
 #[expect(clippy::print_stdout, reason = "scripts wait for this line")]
 fn announce(origin: &Origin) {
-    let endpoints = origin.endpoints();
-    println!("test-origin: api={} rtc={}", endpoints.api, endpoints.rtc);
+    let Endpoints { api, rtc, rtmp, http } = origin.endpoints();
+    let shown =
+        |address: Option<SocketAddr>| address.map_or_else(|| "-".to_owned(), |address| address.to_string());
+    println!("test-origin: api={api} rtc={rtc} rtmp={} http={}", shown(rtmp), shown(http));
 }

@@ -47,7 +47,8 @@ impl Drop for Scratch {
     }
 }
 
-/// Four seconds of a test picture, 25 frames each, with a tone.
+/// Four seconds of a test picture, 25 frames each, with a tone that is a little shorter: sent over and over, the pictures go
+/// on at their pace.
 #[derive(Debug)]
 pub struct Clip(Scratch);
 
@@ -77,8 +78,8 @@ impl Clip {
 
 fn record(to: &Path) -> Command {
     let mut command = ffmpeg();
-    command.args(["-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25"]);
-    command.args(["-f", "lavfi", "-i", "sine=frequency=440:sample_rate=44100", "-t", "4"]);
+    command.args(["-f", "lavfi", "-t", "4", "-i", "testsrc2=size=320x180:rate=25"]);
+    command.args(["-f", "lavfi", "-t", "3.9", "-i", "sine=frequency=440:sample_rate=44100"]);
     command.args(["-c:v", "libx264", "-preset", "ultrafast", "-g", "25", "-pix_fmt", "yuv420p"]);
     command.args(["-c:a", "aac", "-f", "flv"]).arg(to);
     command

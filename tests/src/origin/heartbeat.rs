@@ -52,6 +52,8 @@ enum Body<'a> {
         pid: String,
         #[serde(skip_serializing_if = "Option::is_none")]
         rtmp: Option<[String; 1]>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        http: Option<[String; 1]>,
         api: [String; 1],
         rtc: [String; 1],
     },
@@ -114,6 +116,7 @@ impl Heartbeat {
                 service: &config.service_id,
                 pid: std::process::id().to_string(),
                 rtmp: endpoints.rtmp.map(|address| [address.port().to_string()]),
+                http: endpoints.http.map(|address| [address.port().to_string()]),
                 api: [endpoints.api.port().to_string()],
                 rtc: [format!("udp://0.0.0.0:{}", endpoints.rtc.port())],
             },

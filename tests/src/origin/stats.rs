@@ -19,6 +19,48 @@ pub struct OriginStats {
     pub ended: u64,
     /// The living sessions.
     pub sessions: Vec<SessionStats>,
+    /// The streams over TCP.
+    pub live: Vec<LiveStats>,
+}
+
+/// A stream that is or was published by RTMP, or is waited for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct LiveStats {
+    /// `app/stream`.
+    pub stream: String,
+    /// Whether it has a publisher.
+    pub is_published: bool,
+    /// Pictures from the publisher.
+    pub video_frames: u64,
+    /// The time of the first of them, in milliseconds.
+    pub first_ms: Option<u32>,
+    /// The time of the last of them.
+    pub last_ms: u32,
+    /// Players by RTMP.
+    pub rtmp_players: usize,
+    /// Players by HTTP-FLV.
+    pub http_flv_players: usize,
+    /// Players by HTTP-TS.
+    pub http_ts_players: usize,
+    /// HLS segments so far.
+    pub segments: u64,
+    /// Players that took too little and were left behind.
+    pub left_behind: u64,
+}
+
+impl LiveStats {
+    /// Forgets the publisher before.
+    pub(super) fn begin(&mut self) {
+        (self.video_frames, self.first_ms, self.last_ms) = (0, None, 0);
+    }
+
+    pub(super) fn count(&mut self, is_picture: bool, timestamp: u32) {
+        if is_picture {
+            self.video_frames += 1;
+            self.first_ms.get_or_insert(timestamp);
+            self.last_ms = timestamp;
+        }
+    }
 }
 
 /// One living session.
