@@ -1,5 +1,5 @@
-//! The demo: real clients publish and play through the real proxy, first with the kernel path held off, then with
-//! it, and everything is counted at the two ends of the network. What it promises is judged at the end.
+//! The demo: real clients publish and play through the real proxy by every protocol, WebRTC first with the kernel path held
+//! off, then with it, and everything is counted at the two ends of the network. What it promises is judged at the end.
 
 mod cast;
 mod chart;
@@ -9,6 +9,7 @@ mod host_link;
 mod numbers;
 mod performer;
 mod promises;
+mod protocols;
 mod report;
 mod restart;
 mod sample;
@@ -16,6 +17,9 @@ mod stage;
 mod svg;
 mod table;
 mod take;
+mod tcp_cast;
+mod tcp_player;
+mod timeline;
 mod watch;
 
 use std::io::Write as _;

@@ -1,6 +1,7 @@
 //! The demo as somebody at a terminal meets it.
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader, Read as _},
     process::{Command, Stdio},
     time::Duration,
@@ -10,19 +11,64 @@ use integration_tests::{
     netns::{PREFIX, Process},
     residue::Places,
 };
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 const PATIENCE: Duration = Duration::from_secs(15);
+/// Of a demo that has begun to count, and then looks for what is left.
+const SHOW: Duration = Duration::from_secs(60);
 
 fn demo(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_demo"));
-    command.arg("--restart").args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
+}
+
+fn restart(arguments: &[&str]) -> Command {
+    demo(&[&["--restart"], arguments].concat())
+}
+
+/// The process that a demo has started with this in its command line.
+fn child_of(demo: u32, word: &str) -> Option<Pid> {
+    let processes = fs::read_dir("/proc").expect("processes can be listed").flatten();
+    let mut ids = processes.filter_map(|entry| entry.file_name().to_string_lossy().parse::<i32>().ok());
+    let is_wanted = |id: &i32| {
+        let read = |file: &str| fs::read_to_string(format!("/proc/{id}/{file}")).unwrap_or_default();
+        read("status").contains(&format!("\nPPid:\t{demo}\n")) && read("cmdline").contains(word)
+    };
+    ids.find(is_wanted).and_then(Pid::from_raw)
+}
+
+#[test]
+fn a_demo_in_which_one_player_dies_says_which_and_fails() {
+    let arguments = ["--engine", "userspace", "--streams", "1", "--viewers", "1", "--seconds", "3"];
+    let mut demo = Process::spawn(demo(&arguments)).unwrap();
+    let mut output = BufReader::new(demo.child().stdout.take().unwrap());
+    let mut text = String::new();
+    while !text.contains(" s  userspace ") {
+        assert!(output.read_line(&mut text).unwrap() > 0, "it ended too early: {text}");
+    }
+    let player = child_of(demo.id(), "/live/live1.flv").expect("a player by HTTP-FLV");
+    kill_process(player, Signal::KILL).unwrap();
+    output.read_to_string(&mut text).unwrap();
+    assert_eq!(demo.wait(SHOW).unwrap().code(), Some(1), "{text}");
+    for broken in [
+        "userspace: HTTP-FLV: 1 clients got less than half of their pictures",
+        "userspace: HTTP-FLV and HTTP-TS: 1 connections are not there at the end",
+        "the HTTP-FLV player of live1 ended with signal: 9",
+    ] {
+        assert!(text.contains(broken), "{broken}: {text}");
+    }
+    let (_, verdict) = text.split_once("did not hold:").expect("a verdict");
+    for other in ["RTMP", "HTTP-TS: ", "HLS"] {
+        let about = format!("userspace: {other}");
+        assert!(!verdict.contains(&about), "{text}");
+    }
 }
 
 #[test]
 fn a_demo_of_a_restart_that_is_interrupted_says_so_and_leaves_nothing() {
-    let mut demo = Process::spawn(demo(&["--engine", "tc", "--viewers", "1", "--seconds", "600"])).unwrap();
+    let mut demo =
+        Process::spawn(restart(&["--engine", "tc", "--viewers", "1", "--seconds", "600"])).unwrap();
     let mut output = BufReader::new(demo.child().stdout.take().unwrap());
     let mut text = String::new();
     while !text.contains("nobody runs for") {
@@ -42,7 +88,7 @@ fn a_demo_of_a_restart_that_is_interrupted_says_so_and_leaves_nothing() {
 #[test]
 fn what_a_demo_of_a_restart_does_not_heed_is_refused() {
     for other in [&["--streams", "3"][..], &["--load", "3"], &["--quick"], &["--keep"], &["--out", "x.svg"]] {
-        let output = demo(other).output().unwrap();
+        let output = restart(other).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{other:?}: {output:?}");
     }
 }

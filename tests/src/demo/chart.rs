@@ -1,8 +1,10 @@
-//! The outcome as a picture: what counts in large figures, then the course of the run, then each stream.
+//! The outcome as a picture: what counts in large figures, then the course of the run, then each protocol.
 
-use super::numbers::{cpu, grouped, percent};
-use super::report::{Report, Row};
+use super::numbers::{cpu, grouped, joined, percent, span};
+use super::protocols::ProtocolRow;
+use super::report::Report;
 use super::svg::{Anchor, Svg};
+use super::tcp_player::Protocol;
 use super::watch::Tick;
 
 const WIDTH: f64 = 1000.0;
@@ -12,6 +14,8 @@ const GAP: f64 = 28.0;
 const TILE: f64 = 86.0;
 const PLOT: f64 = 170.0;
 const ROW: f64 = 34.0;
+/// A plot with what is around it.
+const FIELD: f64 = PLOT + 56.0 + GAP;
 
 const STYLE: &str = "
 text { font-family: system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif; fill: #1f2933; }
@@ -20,6 +24,7 @@ text { font-family: system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif; fill: #1f2
 .note { font-size: 12px; fill: #616e7c; } .label { font-size: 13px; } .figure { font-size: 23px; font-weight: 700; }
 .good { fill: #0b7a4b; } .bad { fill: #b42318; }
 .kernel { fill: #12805c; } .userspace { fill: #f0a202; }
+.rtmp { fill: #2f6fde; } .http-flv { fill: #6ea8fe; } .http-ts { fill: #8d6fd1; } .hls { fill: #c9a9ef; }
 .grid { stroke: #e1e5ea; stroke-width: 1; } .mark { stroke: #52606d; stroke-width: 1; stroke-dasharray: 4 3; }
 .machine, .process, .softirq { fill: none; stroke-width: 2.2; stroke-linejoin: round; }
 .machine { stroke: #9aa5b1; } .process { stroke: #f0a202; } .softirq { stroke: #2f6fde; }
@@ -40,7 +45,7 @@ pub(super) fn chart(reports: &[&Report]) -> String {
 }
 
 fn height_of(report: &Report) -> f64 {
-    50.0 + TILE + GAP + 2.0 * (PLOT + 56.0 + GAP) + 28.0 + ROW * report.rows.len() as f64 + MARGIN
+    50.0 + TILE + GAP + 3.0 * FIELD + 28.0 + ROW * report.protocols().len() as f64 + MARGIN
 }
 
 fn draw(svg: &mut Svg, report: &Report, top: f64) {
@@ -54,14 +59,16 @@ fn draw(svg: &mut Svg, report: &Report, top: f64) {
     tiles(svg, report, top + 50.0);
     let plots = top + 50.0 + TILE + GAP;
     packets(svg, &report.ticks, plots);
-    processors(svg, &report.ticks, plots + PLOT + 56.0 + GAP);
-    streams(svg, report, plots + 2.0 * (PLOT + 56.0 + GAP));
+    pictures(svg, &report.ticks, plots + FIELD);
+    processors(svg, &report.ticks, plots + 2.0 * FIELD);
+    protocols(svg, report, plots + 3.0 * FIELD);
 }
 
 fn circumstances(report: &Report) -> String {
     let interfaces =
         report.interfaces.iter().map(|found| format!("{} {} ({})", found.name, found.engine, found.mode));
-    let sessions = format!("{} sessions of {} streams", report.sessions[0], report.rows.len());
+    let over_tcp: usize = report.tcp.iter().map(|row| row.clients).sum();
+    let sessions = format!("{} sessions of WebRTC, {over_tcp} clients over TCP", report.sessions[0]);
     let counted = format!("{:.0} s counted at both ends", report.after.0.as_secs_f64());
     [sessions].into_iter().chain(interfaces).chain([counted]).collect::<Vec<_>>().join("  ·  ")
 }
@@ -82,15 +89,15 @@ fn tiles(svg: &mut Svg, report: &Report, top: f64) {
 
 fn offloaded_tile(report: &Report) -> Tile {
     match report.ends.offloaded.filter(|_| report.engine.is_kernel()) {
-        Some(share) if share >= 0.99 => (percent(share), "of all packets by the kernel", "good"),
-        Some(share) => (percent(share), "of all packets by the kernel", "bad"),
+        Some(share) if share >= 0.99 => (percent(share), "of WebRTC by the kernel", "good"),
+        Some(share) => (percent(share), "of WebRTC by the kernel", "bad"),
         None => (grouped(report.ends.relayed), "packets, all by userspace", ""),
     }
 }
 
 fn lost_tile(report: &Report) -> Tile {
-    let missing = report.missing();
-    (grouped(missing), "RTP packets lost, whole run", if missing == 0 { "good" } else { "bad" })
+    let missing = report.missing() + report.missing_over_tcp();
+    (grouped(missing), "packets and pictures lost", if missing == 0 { "good" } else { "bad" })
 }
 
 fn process_tile(report: &Report) -> Tile {
@@ -107,7 +114,7 @@ fn first_frame_tile(report: &Report) -> Tile {
     let mut times = report.first_frames();
     times.sort_by(f64::total_cmp);
     let median = times.get(times.len() / 2).map_or_else(|| "-".to_owned(), |time| format!("{time:.0} ms"));
-    (median, "offer to first picture, median", "")
+    (median, "offer to first picture, WebRTC", "")
 }
 
 /// A field with an axis for time and one for a quantity.
@@ -141,15 +148,15 @@ impl Plot {
         }
     }
 
-    /// Vertical lines where a phase begins.
+    /// Vertical lines where a phase begins. The first is named to its left: the next one may be near.
     fn phases(&self, svg: &mut Svg, ticks: &[Tick]) {
-        for pair in ticks.windows(2) {
-            let [earlier, later] = pair else { continue };
-            if earlier.phase != later.phase {
-                let (x, _) = self.point(earlier.at, 0.0);
-                svg.line((x, self.top), (x, self.top + PLOT), "mark");
-                svg.text((x, self.top - 6.0), Anchor::Middle, "note", later.phase.name());
-            }
+        let pairs = ticks.windows(2).filter_map(|pair| <&[Tick; 2]>::try_from(pair).ok());
+        let changes = pairs.filter(|[earlier, later]| earlier.phase != later.phase);
+        for (at, [earlier, later]) in changes.enumerate() {
+            let (x, _) = self.point(earlier.at, 0.0);
+            svg.line((x, self.top), (x, self.top + PLOT), "mark");
+            let (anchor, aside) = if at == 0 { (Anchor::End, -3.0) } else { (Anchor::Start, 3.0) };
+            svg.text((x + aside, self.top - 6.0), anchor, "note", later.phase.name());
         }
     }
 }
@@ -160,7 +167,7 @@ fn plot(ticks: &[Tick], top: f64, most: f64) -> Plot {
 
 /// Below the kernel's packets, above them those of userspace.
 fn packets(svg: &mut Svg, ticks: &[Tick], top: f64) {
-    svg.text((MARGIN, top + 12.0), Anchor::Start, "head", "Packets per second");
+    svg.text((MARGIN, top + 12.0), Anchor::Start, "head", "WebRTC packets per second");
     legend(svg, top, &[("kernel", "kernel"), ("userspace", "userspace")]);
     let most = ticks.iter().map(|tick| tick.kernel + tick.userspace).fold(1.0, f64::max);
     let plot = plot(ticks, top, round_up(most * 1.12));
@@ -206,34 +213,68 @@ fn legend(svg: &mut Svg, top: f64, keys: &[(&str, &str)]) {
     }
 }
 
-fn streams(svg: &mut Svg, report: &Report, top: f64) {
-    svg.text((MARGIN, top + 12.0), Anchor::Start, "head", "Streams");
-    legend(svg, top, &[("kernel", "kernel"), ("userspace", "userspace")]);
-    let packets = |row: &Row| row.traffic.kernel + row.traffic.userspace;
-    let most = report.rows.iter().map(packets).max().unwrap_or(0).max(1) as f64;
-    for (at, row) in report.rows.iter().enumerate() {
-        stream(svg, row, top + 28.0 + ROW * at as f64, most);
+/// A stacked field for each protocol over TCP.
+fn pictures(svg: &mut Svg, ticks: &[Tick], top: f64) {
+    svg.text((MARGIN, top + 12.0), Anchor::Start, "head", "Pictures per second at players over TCP");
+    legend(svg, top, &Protocol::ALL.map(|protocol| (class(protocol), protocol.name())));
+    let sum = |tick: &Tick| -> f64 { tick.pictures.iter().sum() };
+    let plot = plot(ticks, top, round_up(ticks.iter().map(sum).fold(1.0, f64::max) * 1.12));
+    plot.frame(svg, |value| grouped(value as u64));
+    let upto = |layers: usize| -> Vec<_> {
+        let height = |tick: &Tick| tick.pictures.iter().take(layers).sum();
+        ticks.iter().map(|tick| plot.point(tick.at, height(tick))).collect()
+    };
+    for (at, protocol) in Protocol::ALL.into_iter().enumerate() {
+        svg.polygon(&between(&upto(at + 1), &upto(at)), class(protocol));
+    }
+    plot.phases(svg, ticks);
+}
+
+fn class(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Rtmp => "rtmp",
+        Protocol::HttpFlv => "http-flv",
+        Protocol::HttpTs => "http-ts",
+        Protocol::Hls => "hls",
     }
 }
 
-fn stream(svg: &mut Svg, row: &Row, top: f64, most: f64) {
-    const LEFT: f64 = MARGIN + 230.0;
-    const LONGEST: f64 = 300.0;
-    let name = format!("{}, origin {}, {} sessions", row.stream, row.origins(), row.traffic.sessions);
-    svg.text((MARGIN, top + 17.0), Anchor::Start, "label", &name);
-    let [kernel, userspace] =
-        [row.traffic.kernel, row.traffic.userspace].map(|packets| LONGEST * packets as f64 / most);
-    svg.rect((LEFT, top + 3.0), (kernel, 20.0), "kernel");
-    svg.rect((LEFT + kernel, top + 3.0), (userspace, 20.0), "userspace");
-    svg.text((LEFT + LONGEST + 14.0, top + 17.0), Anchor::Start, "label", &course(row));
+/// Where the columns of the rows begin, or end if they hold numbers.
+const COLUMNS: [(f64, Anchor, &str); 7] = [
+    (0.0, Anchor::Start, "Protocol"),
+    (190.0, Anchor::End, "clients"),
+    (215.0, Anchor::Start, "origins"),
+    (400.0, Anchor::End, "received"),
+    (560.0, Anchor::End, "missing"),
+    (590.0, Anchor::Start, "carried by"),
+    (INNER, Anchor::End, "first picture"),
+];
+
+fn protocols(svg: &mut Svg, report: &Report, top: f64) {
+    for (left, anchor, title) in COLUMNS {
+        svg.text((MARGIN + left, top + 12.0), anchor, if left == 0.0 { "head" } else { "note" }, title);
+    }
+    for (at, row) in report.protocols().iter().enumerate() {
+        protocol(svg, row, top + 28.0 + ROW * at as f64);
+    }
 }
 
-fn course(row: &Row) -> String {
-    let packets = format!("{} packets", grouped(row.traffic.kernel + row.traffic.userspace));
-    let decoded =
-        (!row.pictures.is_empty()).then(|| format!("{} frames decoded", grouped(row.pictures.iter().sum())));
-    let lost = format!("{} lost", grouped(row.seen.missing));
-    [Some(packets), decoded, Some(lost)].into_iter().flatten().collect::<Vec<_>>().join(", ")
+fn protocol(svg: &mut Svg, row: &ProtocolRow, top: f64) {
+    svg.line((MARGIN, top), (MARGIN + INNER, top), "grid");
+    let cells = [
+        row.name.to_owned(),
+        row.clients.to_string(),
+        joined(&row.origins),
+        format!("{} {}", grouped(row.received), row.unit),
+        grouped(row.missing),
+        row.carried.clone(),
+        span(&row.first_frames),
+    ];
+    let verdict = if row.missing == 0 { "label good" } else { "label bad" };
+    for ((left, anchor, title), cell) in COLUMNS.into_iter().zip(cells) {
+        let class = if title == "missing" { verdict } else { "label" };
+        svg.text((MARGIN + left, top + 22.0), anchor, class, &cell);
+    }
 }
 
 /// The next of 1, 2, 4, 5, 8 or 10 times a power of ten: quarters of it are good labels.
@@ -247,7 +288,8 @@ fn round_up(value: f64) -> f64 {
 mod tests {
     use std::time::Duration;
 
-    use super::super::report::Ends;
+    use super::super::protocols::{Part, tests::row};
+    use super::super::report::{Ends, Row};
     use super::super::sample::Cpu;
     use super::super::watch::Phase;
     use super::*;
@@ -263,11 +305,18 @@ mod tests {
             userspace: 100.0,
             bits: 1e6,
             cpu: Cpu { process: 0.1, machine: 0.5, softirq: 0.01 },
+            pictures: [50.0, 50.0, 49.0, 20.0],
         };
         Report {
             engine: Engine::Xdp,
             interfaces: Vec::new(),
             rows: vec![Row { stream: "a<b".to_owned(), ..Row::default() }],
+            tcp: Part::ALL.map(row).into(),
+            webrtc: [
+                ProtocolRow { carried: "a<b".to_owned(), ..ProtocolRow::default() },
+                ProtocolRow::default(),
+            ],
+            publishing: 2,
             before: Some((Duration::from_secs(1), Cpu::default())),
             after: (Duration::from_secs(2), Cpu::default()),
             ends: Ends { offloaded: Some(0.999), ..Ends::default() },
@@ -298,7 +347,7 @@ mod tests {
 
     #[test]
     fn an_empty_run_can_be_drawn() {
-        let empty = Report { ticks: Vec::new(), rows: Vec::new(), ..report() };
+        let empty = Report { ticks: Vec::new(), rows: Vec::new(), tcp: Vec::new(), ..report() };
         assert!(!chart(&[&empty]).contains("NaN"));
     }
 

@@ -6,7 +6,10 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::cast::stream_names;
 use super::performer::PYTHON;
+use super::tcp_cast::STREAMS;
+use super::tcp_player::Protocol;
 use super::{Plan, say};
+use crate::live::{HTTP_PORT, rtmp_url};
 use crate::netns::{PREFIX, Routed};
 
 const HOST: &str = "10.71.6.1";
@@ -46,6 +49,16 @@ impl HostLink {
         say(format!("  metrics    curl http://{proxy}:12025/metrics"));
         say(format!("  play       {PYTHON} tests/clients/whep_play.py '{whep}'"));
         say(format!("  publish    http://{proxy}:11985/rtc/v1/whip/?app=live&stream=NAME"));
+        let [first, _] = STREAMS;
+        say(format!("  or         ffmpeg -re -i FILE -c copy -f flv {}", rtmp_url(proxy, "NAME")));
+        for protocol in Protocol::ALL {
+            let url = match protocol.extension() {
+                Some(extension) => format!("http://{proxy}:{HTTP_PORT}/live/{first}.{extension}"),
+                None => rtmp_url(proxy, first),
+            };
+            say(format!("  {:<10} ffplay {url}", protocol.name()));
+        }
+        say(format!("  streams    curl http://{proxy}:12025/api/v1/proxy/connections"));
         say(format!("  inside     sudo ip netns exec {} ip address\n", network.proxy.name()));
     }
 }

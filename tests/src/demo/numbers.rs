@@ -1,5 +1,7 @@
 //! Numbers as people read them.
 
+use std::collections::BTreeSet;
+
 /// Thousands apart.
 pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -33,6 +35,12 @@ pub(super) fn span(values: &[f64]) -> String {
         _ if most - least < 1.0 => format!("{most:.0} ms"),
         _ => format!("{least:.0} to {most:.0} ms"),
     }
+}
+
+/// Names of origins.
+pub(super) fn joined(origins: &BTreeSet<char>) -> String {
+    let names: Vec<_> = origins.iter().map(char::to_string).collect();
+    if names.is_empty() { "-".to_owned() } else { names.join(" + ") }
 }
 
 /// Bits per second.

@@ -15,7 +15,8 @@ use serde::Deserialize;
 use super::tool;
 use crate::netns::{Namespace, Process};
 
-const LAST_WORDS: Duration = Duration::from_secs(5);
+/// For a busy machine.
+const LAST_WORDS: Duration = Duration::from_secs(15);
 /// Longer than any show: clients are told when it is over.
 const ENDLESS: &str = "1000000";
 

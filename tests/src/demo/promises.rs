@@ -1,7 +1,9 @@
 //! What the demo promises, judged by what was counted at the ends.
 
 use super::numbers::percent;
+use super::protocols::{Part, TcpRow};
 use super::report::{Ends, Report, Row};
+use super::tcp_player::Protocol;
 use crate::proxy::{Engine, Interface};
 
 /// The least share that the kernel must carry.
@@ -13,6 +15,9 @@ const INTERFACES: [&str; 2] = ["eth0", "eth1"];
 pub(super) fn broken(report: &Report) -> Vec<String> {
     let mut broken = sessions(report);
     broken.extend(report.rows.iter().flat_map(media));
+    broken.extend(report.tcp.iter().flat_map(tcp));
+    broken.extend(connections(&report.tcp));
+    broken.extend(publishers(&report.tcp, report.publishing));
     broken.extend(engine(report.engine, &report.interfaces, report.forwarded));
     if report.engine.is_kernel() {
         broken.extend(losses(&report.ends));
@@ -57,6 +62,57 @@ fn media(row: &Row) -> Vec<String> {
     broken
 }
 
+/// Every client over TCP gets its stream without a gap.
+fn tcp(row: &TcpRow) -> Vec<String> {
+    let name = row.part.name();
+    let silent = row.clients.saturating_sub(row.first_frames.len());
+    let silent = if row.part == Part::Publishes { 0 } else { silent };
+    let going_on = row.pictures.iter().filter(|pictures| **pictures * 2 >= row.expected).count();
+    let faults = [
+        (silent, "clients never got a picture"),
+        (row.clients.saturating_sub(going_on + silent), "clients got less than half of their pictures"),
+    ];
+    let faults = faults.into_iter().filter(|(count, _)| *count > 0);
+    let mut broken: Vec<_> = faults.map(|(count, fault)| format!("{name}: {count} {fault}")).collect();
+    if row.missing > 0 {
+        broken.push(format!("{name}: {} pictures never came", row.missing));
+    }
+    if row.repeated > 0 {
+        broken.push(format!("{name}: {} pictures came again or out of order", row.repeated));
+    }
+    if row.origins.is_empty() {
+        broken.push(format!("{name}: no origin has it"));
+    }
+    broken
+}
+
+/// The proxy carries every connection, and reads none of it. Those of HTTP-FLV and HTTP-TS are listed as one kind.
+fn connections(rows: &[TcpRow]) -> Vec<String> {
+    let mut broken = Vec::new();
+    for (row, name) in rows.iter().filter_map(|row| Some((row, kind(row.part)?))) {
+        let lacking = row.connections.saturating_sub(row.joined.len());
+        let read = row.joined.iter().filter(|means| means.is_none()).count();
+        let faults = [(lacking, "are not there at the end"), (read, "were not joined")];
+        let faults = faults.into_iter().filter(|(count, _)| *count > 0);
+        broken.extend(faults.map(|(count, fault)| format!("{name}: {count} connections {fault}")));
+    }
+    broken
+}
+
+/// What the connections of a part are called, once for each kind.
+fn kind(part: Part) -> Option<&'static str> {
+    match part {
+        Part::Publishes | Part::Plays(Protocol::Rtmp) => Some(part.name()),
+        Part::Plays(Protocol::HttpFlv) => Some("HTTP-FLV and HTTP-TS"),
+        Part::Plays(Protocol::HttpTs | Protocol::Hls) => None,
+    }
+}
+
+fn publishers(rows: &[TcpRow], publishing: usize) -> Option<String> {
+    let started: usize = rows.iter().filter(|row| row.part == Part::Publishes).map(|row| row.clients).sum();
+    (publishing != started).then(|| format!("{publishing} of {started} RTMP publishers went on to the end"))
+}
+
 fn losses(ends: &Ends) -> Vec<String> {
     let directions = ["origins", "clients"].into_iter().zip(ends.lost);
     let lost = directions.filter(|(_, lost)| *lost > in_flight(ends));
@@ -64,7 +120,7 @@ fn losses(ends: &Ends) -> Vec<String> {
 }
 
 /// The two ends cannot be read at once: what is sent within two milliseconds may be on its way.
-fn in_flight(ends: &Ends) -> i64 {
+pub(super) fn in_flight(ends: &Ends) -> i64 {
     3 + (ends.sent as f64 / ends.seconds.max(1.0) * 0.002) as i64
 }
 
@@ -106,6 +162,7 @@ mod tests {
     use super::*;
     use crate::demo::cast::Seen;
     use crate::demo::performer::Told;
+    use crate::demo::protocols::tests::row;
 
     fn interface(name: &str, engine: &str) -> Interface {
         Interface { name: name.into(), engine: engine.into(), mode: "native".into(), note: None }
@@ -142,6 +199,47 @@ mod tests {
     fn what_is_in_flight_is_not_lost() {
         let ends = Ends { sent: 10_000, seconds: 10.0, lost: [5, 6], ..Ends::default() };
         assert_eq!(losses(&ends), ["6 datagrams were sent to clients and never came"]);
+    }
+
+    #[test]
+    fn every_client_over_tcp_must_get_its_stream_without_a_gap() {
+        for part in Part::ALL {
+            assert_eq!(tcp(&row(part)), [""; 0]);
+        }
+        let flv = row(Part::Plays(Protocol::HttpFlv));
+        let rows: [(&str, TcpRow); 5] = [
+            (
+                "1 clients never got a picture",
+                TcpRow { first_frames: vec![180.0], pictures: vec![250, 0], ..flv.clone() },
+            ),
+            (
+                "1 clients got less than half of their pictures",
+                TcpRow { pictures: vec![250, 124], ..flv.clone() },
+            ),
+            ("3 pictures never came", TcpRow { missing: 3, ..flv.clone() }),
+            ("2 pictures came again or out of order", TcpRow { repeated: 2, ..flv.clone() }),
+            ("no origin has it", TcpRow { origins: [].into(), ..flv.clone() }),
+        ];
+        for (expected, row) in rows {
+            assert_eq!(tcp(&row), [format!("HTTP-FLV: {expected}")]);
+        }
+    }
+
+    #[test]
+    fn every_connection_must_be_there_and_joined() {
+        let rows = Part::ALL.map(row);
+        assert_eq!(connections(&rows), [""; 0]);
+        let one = TcpRow { joined: vec![Some("copy".into())], ..row(Part::Plays(Protocol::HttpFlv)) };
+        assert_eq!(connections(&[one]), ["HTTP-FLV and HTTP-TS: 1 connections are not there at the end"]);
+        let read = TcpRow { joined: vec![Some("copy".into()), None], ..row(Part::Publishes) };
+        assert_eq!(connections(&[read]), ["RTMP publish: 1 connections were not joined"]);
+    }
+
+    #[test]
+    fn a_publisher_that_has_ended_is_told() {
+        let rows = [row(Part::Publishes), row(Part::ALL[1])];
+        assert_eq!(publishers(&rows, 2), None);
+        assert_eq!(publishers(&rows, 1).unwrap(), "1 of 2 RTMP publishers went on to the end");
     }
 
     #[test]

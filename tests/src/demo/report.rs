@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use super::cast::{Cast, LOAD, Seen, stream_names};
+use super::protocols::{self, ProtocolRow, TcpRow, TcpView};
 use super::sample::{Cpu, Traffic, Window, offloaded};
+use super::tcp_cast::TcpCast;
+use super::timeline::Timeline;
 use super::watch::Tick;
 use super::{Plan, promises};
+use crate::live::Connection;
 use crate::proxy::{Engine, Interface};
 
 /// The outcome of one run.
@@ -13,8 +17,14 @@ use crate::proxy::{Engine, Interface};
 pub(super) struct Report {
     pub(super) engine: Engine,
     pub(super) interfaces: Vec<Interface>,
-    /// One per stream, and one for all load.
+    /// One per stream of WebRTC, and one for all load.
     pub(super) rows: Vec<Row>,
+    /// One for each way of publishing and playing over TCP.
+    pub(super) tcp: Vec<TcpRow>,
+    /// Publishers and players of WebRTC.
+    pub(super) webrtc: [ProtocolRow; 2],
+    /// Publishers over TCP that went on to the end.
+    pub(super) publishing: usize,
     /// With the kernel path held off, and how long; not under `userspace`.
     pub(super) before: Option<(Duration, Cpu)>,
     /// While everything was counted.
@@ -63,16 +73,30 @@ pub(super) struct Circumstances {
     pub(super) ticks: Vec<Tick>,
     /// Per stream, what was seen when counting began.
     pub(super) seen_first: Vec<Seen>,
+    /// Per protocol over TCP, what each player had got then.
+    pub(super) timelines_first: Vec<Vec<Timeline>>,
+    /// What the proxy carried over TCP when counting ended.
+    pub(super) connections: Vec<Connection>,
 }
 
 impl Report {
-    pub(super) fn new(plan: &Plan, cast: &Cast, window: Window<'_>, given: Circumstances) -> Self {
+    pub(super) fn new(
+        plan: &Plan,
+        (cast, tcp): (&Cast, &mut TcpCast),
+        window: Window<'_>,
+        given: Circumstances,
+    ) -> Self {
         let status = &window.last.status;
         let streams = streams(plan).into_iter().zip(&given.seen_first);
+        let rows: Vec<_> = streams.map(|(stream, first)| Row::new(stream, cast, window, first)).collect();
+        let view = TcpView { window, first: &given.timelines_first, connections: &given.connections };
         let mut report = Self {
             engine: given.engine,
             interfaces: status.interfaces.clone(),
-            rows: streams.map(|(stream, first)| Row::new(stream, cast, window, first)).collect(),
+            webrtc: webrtc(&rows, window),
+            rows,
+            tcp: protocols::tcp_rows(tcp, view),
+            publishing: tcp.publishing(),
             before: given.before,
             after: (window.duration(), window.cpu()),
             ends: Ends::new(window),
@@ -86,13 +110,23 @@ impl Report {
         report
     }
 
+    /// The rows of the table.
+    pub(super) fn protocols(&self) -> Vec<ProtocolRow> {
+        self.webrtc.iter().cloned().chain(self.tcp.iter().map(ProtocolRow::from)).collect()
+    }
+
     /// Numbers lost at counting viewers, over the whole run.
     pub(super) fn missing(&self) -> u64 {
-        self.rows.iter().map(|row| row.seen.missing).sum()
+        missing(&self.rows)
+    }
+
+    /// Pictures lost over TCP, over the whole run.
+    pub(super) fn missing_over_tcp(&self) -> u64 {
+        self.tcp.iter().map(|row| row.missing + row.repeated).sum()
     }
 
     pub(super) fn first_frames(&self) -> Vec<f64> {
-        self.rows.iter().flat_map(Row::first_frames).collect()
+        first_frames(&self.rows)
     }
 }
 
@@ -112,7 +146,7 @@ impl Ends {
 
 impl Row {
     fn new(stream: String, cast: &Cast, window: Window<'_>, first: &Seen) -> Self {
-        let traffic = window.traffic(|name| name == stream);
+        let traffic = window.traffic(|name, _| name == stream);
         let seen = cast.seen(|name| name == stream);
         let pairs = seen.decoders.iter().zip(&first.decoders);
         let pictures = pairs.map(|(last, first)| last.pictures.saturating_sub(first.pictures)).collect();
@@ -126,10 +160,24 @@ impl Row {
     pub(super) fn first_frames(&self) -> Vec<f64> {
         self.seen.decoders.iter().filter_map(|told| told.first_frame_ms).collect()
     }
+}
 
-    pub(super) fn origins(&self) -> String {
-        self.traffic.origins.iter().map(char::to_string).collect::<Vec<_>>().join(" + ")
-    }
+/// Publishers: what left clients and did not come to the origins, beyond what may be on its way. Players: what no viewer got
+/// of the publishers' sequence numbers.
+fn webrtc(rows: &[Row], window: Window<'_>) -> [ProtocolRow; 2] {
+    let ends = Ends::new(window);
+    let lost = ends.lost[0];
+    let lost = if lost > promises::in_flight(&ends) { lost.unsigned_abs() } else { 0 };
+    let [publish, play] = [(true, lost, Vec::new()), (false, missing(rows), first_frames(rows))];
+    [publish, play].map(|(publishes, missing, first)| protocols::webrtc(window, publishes, missing, first))
+}
+
+fn missing(rows: &[Row]) -> u64 {
+    rows.iter().map(|row| row.seen.missing).sum()
+}
+
+fn first_frames(rows: &[Row]) -> Vec<f64> {
+    rows.iter().flat_map(Row::first_frames).collect()
 }
 
 /// Streams with a row of their own.

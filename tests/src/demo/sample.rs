@@ -7,10 +7,10 @@ use anyhow::Result;
 
 use super::cast::LOAD;
 use super::counters::{CpuTime, EndHost};
-use super::stage::Stage;
+use super::stage::{SERVER_IDS, Stage};
 use crate::netns::Routed;
-use crate::origin::OriginStats;
-use crate::proxy::Status;
+use crate::origin::{OriginStats, SessionStats};
+use crate::proxy::{Session, Status};
 
 /// Looks at the end hosts for the moment at which the least is in flight.
 const LOOKS: usize = 10;
@@ -27,7 +27,7 @@ pub(super) struct Sample {
     /// Sent and not arrived: to origins, to clients.
     in_flight: [i64; 2],
     cpu: CpuTime,
-    origin_stats: [OriginStats; 2],
+    pub(super) origin_stats: [OriginStats; 2],
 }
 
 impl Sample {
@@ -35,9 +35,12 @@ impl Sample {
         let mut in_flight = [i64::MAX; 2];
         let (mut client, mut origins) = end_hosts(stage)?;
         for _ in 0..LOOKS {
-            let ahead = [difference(client.sent, origins.arrived), difference(origins.sent, client.arrived)];
-            in_flight = [in_flight[0].min(ahead[0]), in_flight[1].min(ahead[1])];
+            // What has arrived is read before what was sent: between the two this thread may have to wait, and datagrams
+            // that come meanwhile must not hide others.
+            let before = origins;
             (client, origins) = end_hosts(stage)?;
+            let ahead = [difference(client.sent, before.arrived), difference(origins.sent, client.arrived)];
+            in_flight = [in_flight[0].min(ahead[0]), in_flight[1].min(ahead[1])];
         }
         let sent = EndHost::read(&stage.network.proxy)?.sent;
         let cpu = CpuTime::read(stage.process())?;
@@ -158,10 +161,25 @@ impl Window<'_> {
         }
     }
 
-    /// What passed of the streams that `wanted` picks.
-    pub(super) fn traffic(self, wanted: impl Fn(&str) -> bool) -> Traffic {
+    /// Datagrams that came to where the media of publishers, or of players, is to go.
+    pub(super) fn received(self, publishes: bool) -> u64 {
+        let of_publishers = |sample: &Sample, count: fn(&SessionStats) -> u64| -> u64 {
+            sample.origin_stats.iter().flat_map(|origin| origin.sessions_of(true)).map(count).sum()
+        };
+        let since = |count: fn(&SessionStats) -> u64| {
+            of_publishers(self.last, count).saturating_sub(of_publishers(self.first, count))
+        };
+        if publishes {
+            return since(|session| session.datagrams_in);
+        }
+        let arrived = self.last.client.arrived.saturating_sub(self.first.client.arrived);
+        arrived.saturating_sub(since(|session| session.datagrams_out))
+    }
+
+    /// What passed of the sessions that `wanted` picks by the name of their stream and whether they publish.
+    pub(super) fn traffic(self, wanted: impl Fn(&str, bool) -> bool) -> Traffic {
         let (first, last) = (Totals::of(self.first, &wanted), Totals::of(self.last, &wanted));
-        let sessions = self.last.status.sessions.iter().filter(|session| wanted(name_of(&session.stream)));
+        let sessions = self.last.status.sessions.iter().filter(|session| is_wanted(session, &wanted));
         Traffic {
             sessions: sessions.clone().count(),
             origins: sessions.map(|session| origin_name(&session.media)).collect(),
@@ -184,10 +202,10 @@ struct Totals {
 }
 
 impl Totals {
-    fn of(sample: &Sample, wanted: impl Fn(&str) -> bool) -> Self {
-        let sessions = sample.status.sessions.iter().filter(|session| wanted(name_of(&session.stream)));
+    fn of(sample: &Sample, wanted: impl Fn(&str, bool) -> bool) -> Self {
+        let sessions = sample.status.sessions.iter().filter(|session| is_wanted(session, &wanted));
         let at_origins = sample.origin_stats.iter().flat_map(|origin| &origin.sessions);
-        let at_origins = at_origins.filter(|session| wanted(name_of(&session.stream)));
+        let at_origins = at_origins.filter(|session| wanted(name_of(&session.stream), session.publish));
         Self {
             kernel: sessions.clone().filter_map(|session| session.kernel).map(|both| both.total()).sum(),
             userspace: sessions.map(|session| session.userspace.total()).sum(),
@@ -196,10 +214,19 @@ impl Totals {
     }
 }
 
+fn is_wanted(session: &Session, wanted: impl Fn(&str, bool) -> bool) -> bool {
+    wanted(name_of(&session.stream), session.role == "publisher")
+}
+
 /// The last part of a stream's path; load streams are one.
 pub(super) fn name_of(stream: &str) -> &str {
     let name = stream.rsplit('/').next().unwrap_or(stream);
     if name.starts_with(LOAD) { LOAD } else { name }
+}
+
+/// Which of the origins an id names, as the proxy tells it.
+pub(super) fn origin_name_of(id: &str) -> Option<char> {
+    SERVER_IDS.iter().zip(['A', 'B']).find(|(server, _)| id.starts_with(**server)).map(|(_, name)| name)
 }
 
 fn origin_name(media: &str) -> char {

@@ -1,12 +1,13 @@
-//! The outcome for the terminal.
+//! The outcome for the terminal: a row for each protocol, and what it cost.
 
-use super::numbers::{cpu, grouped, percent, span};
-use super::report::{Report, Row};
+use super::numbers::{cpu, grouped, joined, percent, span};
+use super::protocols::ProtocolRow;
+use super::report::Report;
 use crate::proxy::{Engine, Interface};
 
 /// All tables of a run.
 pub(super) fn table(report: &Report) -> String {
-    let mut parts = vec![heading(report), streams(report)];
+    let mut parts = vec![heading(report), protocols(report)];
     if report.engine.is_kernel() {
         parts.push(interfaces(&report.interfaces));
     }
@@ -29,36 +30,23 @@ fn heading(report: &Report) -> String {
     )
 }
 
-fn streams(report: &Report) -> String {
-    let titles = [
-        "stream",
-        "origin",
-        "sessions",
-        "by kernel",
-        "by userspace",
-        "offloaded",
-        "first frame",
-        "frames decoded",
-        "lost",
-    ];
+fn protocols(report: &Report) -> String {
+    let titles = ["protocol", "clients", "origins", "received", "", "missing", "carried by", "first picture"];
     let mut rows = vec![titles.map(str::to_owned)];
-    rows.extend(report.rows.iter().map(|row| stream(report, row)));
-    layout(&rows, 2)
+    rows.extend(report.protocols().iter().map(protocol));
+    layout(&rows, &[0, 2, 4, 6])
 }
 
-fn stream(report: &Report, row: &Row) -> [String; 9] {
-    let traffic = &row.traffic;
-    let decoded: u64 = row.pictures.iter().sum();
+fn protocol(row: &ProtocolRow) -> [String; 8] {
     [
-        row.stream.clone(),
-        row.origins(),
-        traffic.sessions.to_string(),
-        grouped(traffic.kernel),
-        grouped(traffic.userspace),
-        shown_share(report.engine, row.offloaded()),
-        span(&row.first_frames()),
-        if row.pictures.is_empty() { "-".to_owned() } else { grouped(decoded) },
-        grouped(row.seen.missing),
+        row.name.to_owned(),
+        row.clients.to_string(),
+        joined(&row.origins),
+        grouped(row.received),
+        row.unit.to_owned(),
+        grouped(row.missing),
+        row.carried.clone(),
+        span(&row.first_frames),
     ]
 }
 
@@ -72,7 +60,7 @@ fn interfaces(interfaces: &[Interface]) -> String {
         let note = found.note.clone().unwrap_or_default();
         [found.name.clone(), found.engine.clone(), found.mode.clone(), note]
     }));
-    layout(&rows, 4)
+    layout(&rows, &[0, 1, 2, 3])
 }
 
 fn processors(report: &Report) -> String {
@@ -88,7 +76,7 @@ fn processors(report: &Report) -> String {
         let cells = [title.to_owned(), cpu(times.process), cpu(times.machine), cpu(times.softirq)];
         rows.iter_mut().zip(cells).for_each(|(row, cell)| row.push(cell));
     }
-    layout(&rows, 1)
+    layout(&rows, &[0])
 }
 
 fn ends(report: &Report) -> String {
@@ -96,7 +84,7 @@ fn ends(report: &Report) -> String {
     let [to_origins, to_clients] = ends.lost.map(|lost| grouped(lost.max(0).unsigned_abs()));
     let [xdp, tc] = report.forwarded.map(grouped);
     let mut rows = vec![
-        ["at the two ends".to_owned(), format!("{} datagrams sent", grouped(ends.sent))],
+        ["WebRTC at both ends".to_owned(), format!("{} datagrams sent", grouped(ends.sent))],
         [String::new(), format!("{} arrived", grouped(ends.arrived))],
         [
             String::new(),
@@ -115,15 +103,17 @@ fn ends(report: &Report) -> String {
     if report.engine.is_kernel() {
         rows.push(["offloaded".to_owned(), shown_share(report.engine, ends.offloaded)]);
     }
-    layout(&rows, 2)
+    layout(&rows, &[0, 1])
 }
 
 /// What to remember.
 fn in_short(report: &Report) -> String {
     let datagrams = grouped(report.ends.arrived);
-    let lost = match report.missing() {
-        0 => "no RTP packet was lost".to_owned(),
-        missing => format!("{} RTP packets were lost", grouped(missing)),
+    let lost = match (report.missing(), report.missing_over_tcp()) {
+        (0, 0) => "nothing was lost by any protocol".to_owned(),
+        (packets, pictures) => {
+            format!("{} RTP packets and {} pictures over TCP were lost", grouped(packets), grouped(pictures))
+        }
     };
     let after = cpu(report.after.1.process);
     match (report.ends.offloaded, report.before) {
@@ -139,8 +129,8 @@ fn in_short(report: &Report) -> String {
     }
 }
 
-/// Columns as wide as their widest cell: the first `left` to the left, the others to the right.
-fn layout<R: AsRef<[String]>>(rows: &[R], left: usize) -> String {
+/// Columns as wide as their widest cell: those in `left` to the left, the others to the right.
+fn layout<R: AsRef<[String]>>(rows: &[R], left: &[usize]) -> String {
     let columns = rows.iter().map(|row| row.as_ref().len()).max().unwrap_or(0);
     let width = |column| {
         let cells = rows.iter().filter_map(|row| row.as_ref().get(column));
@@ -151,13 +141,14 @@ fn layout<R: AsRef<[String]>>(rows: &[R], left: usize) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-fn line(cells: &[String], widths: &[usize], left: usize) -> String {
+fn line(cells: &[String], widths: &[usize], left: &[usize]) -> String {
     let cells = cells.iter().zip(widths).enumerate();
-    let padded = cells.map(
-        |(at, (cell, width))| {
-            if at < left { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
-        },
-    );
+    let padded =
+        cells.map(
+            |(at, (cell, width))| {
+                if left.contains(&at) { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+            },
+        );
     format!("  {}", padded.collect::<Vec<_>>().join("   ")).trim_end().to_owned()
 }
 
@@ -170,13 +161,29 @@ mod tests {
         let rows = [["stream", "packets"], ["a", "1,234,567"], ["longer-name", "8"]];
         let rows = rows.map(|row| row.map(str::to_owned));
         let expected = "  stream          packets\n  a             1,234,567\n  longer-name           8";
-        assert_eq!(layout(&rows, 1), expected);
+        assert_eq!(layout(&rows, &[0]), expected);
     }
 
     #[test]
     fn a_short_row_is_no_trouble() {
         let rows = [vec!["a".to_owned()], vec!["b".to_owned(), "1".to_owned()]];
-        assert_eq!(layout(&rows, 1), "  a\n  b   1");
+        assert_eq!(layout(&rows, &[0]), "  a\n  b   1");
+    }
+
+    #[test]
+    fn a_protocol_is_a_row() {
+        let row = ProtocolRow {
+            name: "HTTP-FLV",
+            clients: 2,
+            origins: ['A', 'B'].into(),
+            received: 1234,
+            unit: "pictures",
+            missing: 0,
+            carried: "copy".to_owned(),
+            first_frames: vec![180.0, 220.0],
+        };
+        let expected = ["HTTP-FLV", "2", "A + B", "1,234", "pictures", "0", "copy", "180 to 220 ms"];
+        assert_eq!(protocol(&row), expected);
     }
 
     #[test]

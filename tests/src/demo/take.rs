@@ -6,9 +6,11 @@ use anyhow::Result;
 
 use super::cast::{Cast, Seen};
 use super::host_link::HostLink;
+use super::protocols::timelines;
 use super::report::{Circumstances, Report, streams};
 use super::sample::{Cpu, Window};
 use super::stage::Stage;
+use super::tcp_cast::{STREAMS, TcpCast};
 use super::watch::{Phase, Watch};
 use super::{Plan, say};
 use crate::interrupt::{Interrupt, Interrupted};
@@ -36,15 +38,16 @@ pub(super) fn run(
     let network = Routed::new()?;
     let link = keeps.then(|| HostLink::to(&network)).transpose()?;
     let stage = Stage::start(&network, engine)?;
-    let mut cast = Cast::new()?;
-    let mut watch = Watch::start(&stage, interrupt)?;
-    let mut report = measure(plan, engine, &mut cast, (&stage, &mut watch), started)?;
+    let (mut cast, mut tcp) = (Cast::new()?, TcpCast::new()?);
+    let mut watch = Watch::start(&stage, interrupt, tcp.pictures.clone())?;
+    let mut report = measure(plan, engine, (&mut cast, &mut tcp), (&stage, &mut watch), started)?;
     show(&report)?;
     if let Some(link) = &link {
         link.explain(&network, plan);
         keep(&mut watch, Phase::counted(engine))?;
     }
     say("ending every session, then the proxy");
+    report.broken.extend(tcp.end());
     report.broken.extend(cast.end(&stage));
     report.broken.extend(stage.end());
     Ok(report)
@@ -53,14 +56,14 @@ pub(super) fn run(
 fn measure(
     plan: &Plan,
     engine: Engine,
-    cast: &mut Cast,
+    (cast, tcp): (&mut Cast, &mut TcpCast),
     (stage, watch): (&Stage<'_>, &mut Watch<'_>),
     started: Instant,
 ) -> Result<Report> {
     if engine.is_kernel() {
         stage.switch_offload(false)?;
     }
-    let everyone_after = enter(plan, cast, (stage, watch), started)?;
+    let everyone_after = enter(plan, (cast, tcp), (stage, watch), started)?;
     let before = if engine.is_kernel() { Some(hold_off(plan.before, watch)?) } else { None };
     stage.switch_offload(true)?;
     let phase = Phase::counted(engine);
@@ -68,24 +71,28 @@ fn measure(
     let offloaded = || !engine.is_kernel() || all_offloaded(stage, all);
     watch.until(phase, PATIENCE, offloaded)?;
     let first = watch.during(phase, FIRST_SECOND)?;
-    let seen_first = see(plan, cast);
+    let (seen_first, timelines_first) = (see(plan, cast), timelines(tcp));
     let last = watch.during(phase, plan.after)?;
-    let ticks = watch.ticks().to_vec();
-    let given = Circumstances { engine, before, everyone_after, ticks, seen_first };
-    Ok(Report::new(plan, cast, Window { first: &first, last: &last }, given))
+    let (ticks, connections) = (watch.ticks().to_vec(), stage.connections()?);
+    let given =
+        Circumstances { engine, before, everyone_after, ticks, seen_first, timelines_first, connections };
+    Ok(Report::new(plan, (cast, tcp), Window { first: &first, last: &last }, given))
 }
 
 /// Publishers first: a player of nothing would get nothing to decode. Returns when everyone had something.
 fn enter(
     plan: &Plan,
-    cast: &mut Cast,
+    (cast, tcp): (&mut Cast, &mut TcpCast),
     (stage, watch): (&Stage<'_>, &mut Watch<'_>),
     started: Instant,
 ) -> Result<Duration> {
     cast.publish(stage, plan)?;
     watch.until(Phase::Starting, PATIENCE, || cast.publishers_are_connected())?;
+    tcp.publish(stage)?;
+    watch.until(Phase::Starting, PATIENCE, || stage.has_segments(STREAMS.len()))?;
     cast.play(stage, plan)?;
-    watch.until(Phase::Starting, PATIENCE, || cast.everyone_has_media())?;
+    tcp.play(stage)?;
+    watch.until(Phase::Starting, PATIENCE, || cast.everyone_has_media() && tcp.everyone_has_media())?;
     Ok(started.elapsed())
 }
 

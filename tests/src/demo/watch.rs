@@ -8,6 +8,7 @@ use super::numbers::{cpu, grouped, megabits};
 use super::sample::{Cpu, Sample, Window};
 use super::say;
 use super::stage::Stage;
+use super::tcp_player::{Pictures, Protocol};
 use crate::interrupt::Interrupt;
 use crate::proxy::Engine;
 
@@ -56,6 +57,8 @@ pub(super) struct Tick {
     pub(super) userspace: f64,
     pub(super) bits: f64,
     pub(super) cpu: Cpu,
+    /// Pictures per second that came to players of each protocol over TCP.
+    pub(super) pictures: [f64; Protocol::ALL.len()],
 }
 
 /// Looks once per second.
@@ -66,12 +69,16 @@ pub(super) struct Watch<'a> {
     started: Instant,
     last: Sample,
     ticks: Vec<Tick>,
+    pictures: Pictures,
+    pictures_before: [u64; Protocol::ALL.len()],
 }
 
 impl<'a> Watch<'a> {
-    pub(super) fn start(stage: &'a Stage<'a>, interrupt: &'a Interrupt) -> Result<Self> {
+    pub(super) fn start(stage: &'a Stage<'a>, interrupt: &'a Interrupt, pictures: Pictures) -> Result<Self> {
         let last = Sample::take(stage)?;
-        Ok(Self { stage, interrupt, started: last.at, last, ticks: Vec::new() })
+        let pictures_before = pictures.counted();
+        let (started, ticks) = (last.at, Vec::new());
+        Ok(Self { stage, interrupt, started, last, ticks, pictures, pictures_before })
     }
 
     /// Watches for a time and returns the counters at its end.
@@ -113,7 +120,10 @@ impl<'a> Watch<'a> {
         self.interrupt.sleep((self.last.at + SECOND).saturating_duration_since(Instant::now()))?;
         let sample = Sample::take(self.stage)?;
         let window = Window { first: &self.last, last: &sample };
-        let tick = Tick::new(phase, sample.at.duration_since(self.started), window);
+        let pictures = self.pictures.counted();
+        let before = std::mem::replace(&mut self.pictures_before, pictures);
+        let pictures = std::array::from_fn(|at| pictures[at].saturating_sub(before[at]));
+        let tick = Tick::new(phase, sample.at.duration_since(self.started), window, pictures);
         say(tick.line());
         self.ticks.push(tick);
         self.last = sample;
@@ -122,7 +132,7 @@ impl<'a> Watch<'a> {
 }
 
 impl Tick {
-    fn new(phase: Phase, at: Duration, window: Window<'_>) -> Self {
+    fn new(phase: Phase, at: Duration, window: Window<'_>, pictures: [u64; Protocol::ALL.len()]) -> Self {
         let seconds = window.duration().as_secs_f64();
         let totals = &window.last.status.totals;
         Self {
@@ -134,19 +144,21 @@ impl Tick {
             userspace: window.packets("userspace") as f64 / seconds,
             bits: window.bits_per_second(),
             cpu: window.cpu(),
+            pictures: pictures.map(|pictures| pictures as f64 / seconds),
         }
     }
 
     fn line(&self) -> String {
         format!(
-            "{:>4.0} s  {:<15}  {:>3} sessions  {:>3} offloaded   kernel {:>7}/s   userspace {:>7}/s  {:>14}   \
-             proxy {:>7}  machine {:>7}",
+            "{:>4.0} s  {:<15}  {:>3} sessions  {:>3} offloaded   kernel {:>7}/s   userspace {:>7}/s   \
+             TCP {:>4} pictures/s  {:>14}   proxy {:>7}  machine {:>7}",
             self.at,
             self.phase.name(),
             self.sessions,
             self.offloaded,
             grouped(self.kernel as u64),
             grouped(self.userspace as u64),
+            self.pictures.iter().sum::<f64>().round(),
             megabits(self.bits),
             cpu(self.cpu.process),
             cpu(self.cpu.machine),

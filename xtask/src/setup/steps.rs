@@ -83,17 +83,27 @@ pub(super) const STEPS: &[Step] = &[
         otherwise: "install ethtool",
     },
     Step {
-        what: "programs that send, relay and play streams over TCP",
-        parts: TESTS,
-        download: "60 MB",
+        what: "FFmpeg, which publishes and plays streams over TCP",
+        parts: CLIENTS,
+        download: "55 MB",
         is_there: || {
-            let programs =
-                ["ffmpeg -version", "ffprobe -version", "rtmpdump --help", "nginx -v", "curl --version"];
+            ["ffmpeg -version", "ffprobe -version"].iter().all(|program| succeeds(&mut typed(program)))
+        },
+        packages: &["ffmpeg"],
+        commands: &[],
+        otherwise: "install ffmpeg with ffprobe",
+    },
+    Step {
+        what: "other programs that relay and play streams over TCP",
+        parts: TESTS,
+        download: "3 MB",
+        is_there: || {
+            let programs = ["rtmpdump --help", "nginx -v", "curl --version"];
             programs.iter().all(|program| succeeds(&mut typed(program))) && Path::new(NGINX_RTMP).exists()
         },
-        packages: &["ffmpeg", "nginx-light", "libnginx-mod-rtmp", "rtmpdump", "curl"],
+        packages: &["nginx-light", "libnginx-mod-rtmp", "rtmpdump", "curl"],
         commands: &[],
-        otherwise: "install ffmpeg, rtmpdump, curl, and nginx with its RTMP module",
+        otherwise: "install rtmpdump, curl, and nginx with its RTMP module",
     },
     Step {
         what: "GStreamer with RTMP and H.264",
