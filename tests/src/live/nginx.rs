@@ -166,7 +166,8 @@ fn cache_configuration(server: SocketAddr, directory: &Path) -> String {
          http {{ access_log off; client_body_temp_path {root}/body; proxy_temp_path {root}/proxy;\n\
            fastcgi_temp_path {root}/fastcgi; uwsgi_temp_path {root}/uwsgi; scgi_temp_path {root}/scgi;\n\
            proxy_cache_path {root}/kept keys_zone=hls:1m;\n\
-           proxy_cache hls; proxy_cache_lock on; proxy_cache_key $request_uri; proxy_set_header Host $http_host;\n\
+           proxy_cache hls; proxy_cache_lock on; proxy_cache_lock_timeout 30s; proxy_cache_lock_age 30s;\n\
+           proxy_cache_key $request_uri; proxy_set_header Host $http_host;\n\
            server {{ listen 127.0.0.1:{port};\n\
              location ~ \\.m3u8$ {{ proxy_pass http://{server}; proxy_cache_valid 200 1s; }}\n\
              location ~ \\.ts$ {{ proxy_pass http://{server}; proxy_cache_valid 200 10m; }} }} }}\n"
