@@ -14,6 +14,9 @@ use crate::{
 
 const LENGTH_LEN: usize = 2;
 
+/// Type, length and cookie of a STUN message.
+const COOKIE_END: usize = 8;
+
 /// The first two bytes of a binding request.
 const BINDING_REQUEST: [u8; 2] = [0x00, 0x01];
 
@@ -119,6 +122,32 @@ pub fn first_request(buffer: &[u8], limit: usize) -> Result<Option<(Message<'_>,
     }
     message.username().filter(|username| !username.is_empty()).ok_or(FrameError::NoUsername)?;
     Ok(Some((message, frame.length())))
+}
+
+/// What a connection speaks on a port that HTTP has too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beginning {
+    /// More bytes are needed.
+    Undecided,
+    /// Frames, the first being as [`first_request`] wants it as far as its cookie.
+    Frames,
+    /// Something else.
+    Other,
+}
+
+/// Tells frames from everything else by the first bytes of a connection, of which the first request may have `limit`.
+///
+/// No method of HTTP is held up: a letter is the first byte of a length that no such request has.
+#[must_use]
+pub fn beginning(buffer: &[u8], limit: usize) -> Beginning {
+    if buffer.first().is_some_and(|high| usize::from(*high) << 8 > limit) {
+        return Beginning::Other;
+    }
+    match first_request(buffer, limit) {
+        Err(FrameError::NoRequest | FrameError::TooLong { .. }) => Beginning::Other,
+        Ok(None) if buffer.len() < LENGTH_LEN + COOKIE_END => Beginning::Undecided,
+        Ok(_) | Err(FrameError::Request(_) | FrameError::NoUsername) => Beginning::Frames,
+    }
 }
 
 /// Looks at what is there of length, type and cookie.

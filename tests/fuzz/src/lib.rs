@@ -165,6 +165,11 @@ pub fn rfc4571(input: &[u8]) {
     if let Ok(Some((request, length))) = rfc4571::first_request(input, LIMIT) {
         assert!(request.username().is_some() && length <= input.len());
     }
+    let begun = rfc4571::beginning(input, LIMIT);
+    for end in 0..input.len().min(16) {
+        let early = rfc4571::beginning(&input[..end], LIMIT);
+        assert!(early == rfc4571::Beginning::Undecided || early == begun);
+    }
     let Ok((frames, length)) = rfc4571::frames(input, LIMIT) else { return };
     let mut written = Vec::new();
     for frame in &frames {

@@ -105,6 +105,37 @@ fn a_stranger_is_refused_by_the_first_bytes_that_tell() {
 }
 
 #[test]
+fn every_truncation_of_a_request_begins_frames_or_is_undecided() {
+    let stream = [framed(&[&request("abcd:efgh")]), vec![0x80; 40]].concat();
+    for end in 0..stream.len() {
+        let expected = if end < 10 { Beginning::Undecided } else { Beginning::Frames };
+        assert_eq!(beginning(&stream[..end], LIMIT), expected, "{end}");
+    }
+    let nameless = MessageBuilder::new(Class::Request, Method::BINDING, TransactionId([7; 12])).build();
+    assert_eq!(beginning(&framed(&[&nameless]), LIMIT), Beginning::Frames);
+}
+
+#[test]
+fn http_is_told_by_its_first_byte() {
+    for text in ["GET / HTTP/1.1", "POST /", "options *", "\r\nGET /", "PRI * HTTP/2.0", "\u{16}\u{3}\u{1}"] {
+        for end in 1..text.len() {
+            assert_eq!(beginning(&text.as_bytes()[..end], LIMIT), Beginning::Other, "{text} {end}");
+        }
+    }
+}
+
+#[test]
+fn every_byte_that_no_request_has_begins_something_else() {
+    let stream = framed(&[&request("abcd:efgh")]);
+    for at in [0, 2, 3, 6, 7, 8, 9] {
+        let mut odd = stream[..=at].to_vec();
+        odd[at] ^= 0x40;
+        assert_eq!(beginning(&odd, LIMIT), Beginning::Other, "{at}");
+    }
+    assert_eq!(beginning(&[0x05, 0xDD], LIMIT), Beginning::Other);
+}
+
+#[test]
 fn a_first_frame_that_names_no_session_is_refused() {
     let nameless = MessageBuilder::new(Class::Request, Method::BINDING, TransactionId([7; 12])).build();
     for packet in [nameless, request("")] {
@@ -137,6 +168,8 @@ proptest! {
             prop_assert!(read <= length && length <= bytes.len());
         }
         let _ = first_request(&bytes, 50);
+        let is_request = first_request(&bytes, 50).is_ok_and(|found| found.is_some());
+        prop_assert!(!is_request || beginning(&bytes, 50) == Beginning::Frames);
         let _ = first_request(&[&[0, 28, 0, 1, 0, 8, 0x21, 0x12, 0xA4, 0x42][..], &bytes].concat(), 50);
     }
 }
