@@ -28,6 +28,7 @@ use crate::{
     },
     executor::{Executor, OriginsByUfrags},
     first_use,
+    ice_tcp::IceTcp,
     lifecycle::{Home, Inherited, Startup},
     net::{
         handover::{Channel, Parcel, Role},
@@ -75,6 +76,7 @@ struct App {
     control: Control,
     connections: Arc<Connections>,
     dialer: Arc<Dialer>,
+    ice_tcp: IceTcp,
     webrtc_port: u16,
     keeps_records: bool,
     signals: Signals,
@@ -103,7 +105,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     if let Some(origin) = static_origin {
         registry.register_static(origin).context("failed to register the default backend")?;
     }
-    report(&config, servers.ports(webrtc_port)?, kernel.as_ref())?;
+    report(&config, servers.ports(&config, webrtc_port)?, kernel.as_ref())?;
+    let gate = relay.gate();
     let keeps_records = records.is_some();
     let records = records.map(|records| Box::new(records) as Box<dyn RecordStore>);
     let (control, mut control_loop) = control(&config, relay, kernel, records);
@@ -125,6 +128,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tasks.spawn(control_loop.run(event_queue, origin_events, picks, Arc::clone(&connections)));
     let sources = &config.sources;
     let dialer = Arc::new(Dialer::new(sources.tcp_ports.clone(), sources.addresses.clone(), rand::random()));
+    let ice_tcp = servers::ice_tcp(&config, gate, &control, &connections, &dialer);
     let app = App {
         config,
         servers,
@@ -134,6 +138,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         control,
         connections,
         dialer,
+        ice_tcp,
         webrtc_port,
         keeps_records,
         signals,
@@ -172,7 +177,7 @@ impl App {
 
     /// Says who runs here, now that it does.
     fn move_in(&mut self) -> anyhow::Result<()> {
-        let port = self.servers.ports(self.webrtc_port)?.system;
+        let port = self.servers.ports(&self.config, self.webrtc_port)?.system;
         let ip = self.config.system_api.specific_ip();
         if let Some(home) = &mut self.home {
             home.sign(SocketAddr::new(ip.unwrap_or(IpAddr::from([127, 0, 0, 1])), port));
@@ -182,8 +187,10 @@ impl App {
     }
 
     fn backend(&self) -> Backend<'_> {
-        let Self { config, webrtc_port, registry, control, resolver, connections, dialer, .. } = self;
-        Backend { config, webrtc_port: *webrtc_port, registry, control, resolver, connections, dialer }
+        let Self { config, webrtc_port, registry, control, resolver, connections, dialer, ice_tcp, .. } =
+            self;
+        let webrtc_port = *webrtc_port;
+        Backend { config, webrtc_port, registry, control, resolver, connections, dialer, ice_tcp }
     }
 
     async fn wait(&mut self) -> Wake {
@@ -307,6 +314,7 @@ fn report(config: &Config, ports: first_use::Ports, kernel: Option<&Installer>) 
         http_server = ports.http,
         system_api = ports.system,
         webrtc = ports.webrtc,
+        webrtc_tcp = ports.webrtc_tcp,
         "listening"
     );
     match kernel {

@@ -12,7 +12,7 @@ pub use self::{
     error::{ConfigError, ConfigErrors},
     layers::{File, Layer, Layers, Values},
     parse::ValueError,
-    values::{DatapathMode, Listen, LoadBalancer, LogFormat, OnStop, Secret, TcpJoin},
+    values::{DatapathMode, Listen, LoadBalancer, LogFormat, OnStop, Secret, TcpJoin, WebrtcTcp},
 };
 
 mod args;
@@ -68,6 +68,8 @@ pub struct Config {
     pub http_api: Listen,
     /// `PROXY_WEBRTC_SERVER`, UDP.
     pub webrtc_server: Listen,
+    /// `PROXY_WEBRTC_TCP_SERVER`; see [`Self::webrtc_tcp`].
+    pub webrtc_tcp_server: Option<Listen>,
     /// `PROXY_SRT_SERVER`, UDP.
     pub srt_server: Listen,
     /// `PROXY_SYSTEM_API`, TCP: registration of origins, metrics.
@@ -143,6 +145,15 @@ impl Config {
     /// Whether somebody named a directory of static files.
     pub fn has_static_files(&self) -> bool {
         self.given.iter().any(|given| given.variable == settings::STATIC_FILES.variable)
+    }
+
+    /// Where WebRTC media over TCP is taken: on the port of the API if that is the same, for it takes such media anyway.
+    pub fn webrtc_tcp(&self) -> WebrtcTcp {
+        match self.webrtc_tcp_server {
+            None => WebrtcTcp::Off,
+            Some(listen) if listen.clashes_with(&self.http_api) => WebrtcTcp::HttpApi,
+            Some(listen) => WebrtcTcp::Own(listen),
+        }
     }
 
     /// Checks everything and reports everything that is wrong at once; reads nothing but `layers`.

@@ -37,16 +37,19 @@ pub enum Protocol {
     Rtmp,
     /// HTTP, an answer that does not end.
     Http,
+    /// WebRTC media in frames (RFC 4571).
+    Webrtc,
 }
 
 impl Protocol {
-    const ALL: [Self; 2] = [Self::Rtmp, Self::Http];
+    const ALL: [Self; 3] = [Self::Rtmp, Self::Http, Self::Webrtc];
 
     /// As it stands in metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Rtmp => "rtmp",
             Self::Http => "http",
+            Self::Webrtc => "webrtc",
         }
     }
 }
@@ -282,7 +285,7 @@ impl Connection {
     }
 
     /// What it carries.
-    pub fn traffic(&self) -> &Traffic {
+    pub fn traffic(&self) -> &Arc<Traffic> {
         &self.traffic
     }
 

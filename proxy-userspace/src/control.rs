@@ -22,10 +22,10 @@ use crate::{
         installer::{Aftermath, Installer, NetworkChange},
         kernel::grace,
     },
-    executor::Executor,
+    executor::{CarriageRequest, Executor},
     origin::{OriginEvent, Registry},
     proxy::{Event, Inheritance, Proxy, Refusal},
-    session::SessionOffer,
+    session::{SessionId, SessionOffer, tcp::TcpPath},
 };
 
 mod handle;
@@ -54,6 +54,11 @@ enum Command {
         media: SocketAddr,
         sources: Arc<[IpAddr]>,
         reply: oneshot::Sender<Result<(), Refusal>>,
+    },
+    Carry {
+        session: SessionId,
+        path: TcpPath,
+        request: CarriageRequest,
     },
     Deleted(UfragPair),
     Snapshot(oneshot::Sender<Snapshot>),
@@ -146,6 +151,10 @@ impl ControlLoop {
                 self.executor.await_admission(session, reply);
                 self.handle(Event::Offered { session, offer, media, sources }).await;
             }
+            Command::Carry { session, path, request } => {
+                self.executor.await_carriage(path.connection, request);
+                self.handle(Event::Connected { session, path }).await;
+            }
             Command::Deleted(ufrags) => self.handle(Event::Deleted(ufrags)).await,
             Command::SwitchOffload(on) => {
                 tracing::info!(on, "offloading switched");
@@ -223,6 +232,10 @@ impl ControlLoop {
     }
 
     async fn look(&mut self) {
+        let carried = self.executor.look_at_connections();
+        if !carried.is_empty() {
+            self.handle(Event::Carried(carried)).await;
+        }
         for part in 0..self.executor.relay().parts() {
             let looks = self.executor.look(part, &self.proxy);
             self.handle(Event::Activity(looks)).await;

@@ -14,10 +14,11 @@ use tokio::sync::oneshot;
 use crate::{
     datapath::{FlowCounters, FlowId, installer::Installer, userspace::Relay},
     origin::Origin,
-    proxy::{Action, Activity, Event, FlowRequest, Proxy, Refusal},
+    proxy::{Action, Activity, Carried, Event, FlowRequest, Proxy, Refusal},
     session::{
         RelayReason, Session, SessionId, Tuple,
         record::{Record, RecordStore},
+        tcp::ConnectionId,
     },
 };
 
@@ -30,12 +31,18 @@ type Waiting = HashMap<SessionId, oneshot::Sender<Result<(), Refusal>>>;
 /// The origin of each session, for signalling.
 pub type OriginsByUfrags = Arc<RwLock<HashMap<UfragPair, Arc<Origin>>>>;
 
+mod carriages;
+
+use carriages::Carriages;
+pub use carriages::{Carriage, CarriageRequest};
+
 /// Sockets and maps.
 #[derive(Debug)]
 pub struct Executor {
     relay: Relay,
     kernel: Option<Installer>,
     waiting: Waiting,
+    carriages: Carriages,
     origins: OriginsByUfrags,
     /// What admitted sessions hold in the kernel's tables.
     leases: HashMap<SessionId, Lease>,
@@ -79,6 +86,7 @@ impl Executor {
             relay,
             kernel,
             waiting: HashMap::new(),
+            carriages: Carriages::default(),
             origins,
             leases: HashMap::new(),
             records: None,
@@ -122,6 +130,16 @@ impl Executor {
         self.waiting.insert(session, reply);
     }
 
+    /// Answers `request` once the connection is for its session or not.
+    pub fn await_carriage(&mut self, connection: ConnectionId, request: CarriageRequest) {
+        self.carriages.ask(connection, request);
+    }
+
+    /// What became of TCP connections since the last look.
+    pub fn look_at_connections(&mut self) -> Vec<(SessionId, ConnectionId, Carried)> {
+        self.carriages.look()
+    }
+
     /// Performs one action; some lead to another event.
     pub async fn perform(&mut self, action: Action, proxy: &mut Proxy) -> Option<Event> {
         match action {
@@ -157,6 +175,13 @@ impl Executor {
                     kernel.escalate(flow, what);
                 }
             }
+            Action::Carry { session, connection, origin } => {
+                if let Some(known) = proxy.session(session) {
+                    self.carriages.begin(session, connection, origin, &known.offer);
+                }
+            }
+            Action::RefuseConnection { connection, reason } => self.carriages.refuse(connection, reason),
+            Action::Disconnect { connection } => self.carriages.end(connection),
             Action::Release { source, origin } => {
                 if let Some(kernel) = &mut self.kernel {
                     kernel.release(source, origin);

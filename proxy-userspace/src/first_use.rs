@@ -18,6 +18,8 @@ pub struct Ports {
     pub api: u16,
     /// WebRTC media, UDP.
     pub webrtc: u16,
+    /// WebRTC media, TCP.
+    pub webrtc_tcp: Option<u16>,
     /// Registration of origins.
     pub system: u16,
 }
@@ -25,14 +27,15 @@ pub struct Ports {
 /// What to do with a proxy at `ip` that no origin has registered with.
 pub fn text(ip: IpAddr, ports: Ports, needs_token: bool) -> String {
     let host = Host(ip);
-    let Ports { rtmp, http, api, webrtc, system } = ports;
+    let Ports { rtmp, http, api, webrtc, webrtc_tcp, system } = ports;
+    let over_tcp = webrtc_tcp.map(|port| format!("  tcp://{host}:{port}")).unwrap_or_default();
     let mut text = format!(
         "No SRS origin is known yet.\n\
          \n\
          This proxy listens on:\n\
          \x20 RTMP           rtmp://{host}:{rtmp}/\n\
          \x20 WHIP, WHEP     http://{host}:{api}/rtc/v1/whip/  http://{host}:{api}/rtc/v1/whep/\n\
-         \x20 WebRTC media   udp://{host}:{webrtc}\n\
+         \x20 WebRTC media   udp://{host}:{webrtc}{over_tcp}\n\
          \x20 HTTP           http://{host}:{http}/\n\
          \x20 system API     http://{host}:{system}/  (registration, /api/v1/origins, /metrics)\n\
          \n\
@@ -114,7 +117,8 @@ impl Display for Host {
 mod tests {
     use super::*;
 
-    const PORTS: Ports = Ports { rtmp: 11935, http: 18080, api: 11985, webrtc: 18000, system: 12025 };
+    const PORTS: Ports =
+        Ports { rtmp: 11935, http: 18080, api: 11985, webrtc: 18000, webrtc_tcp: Some(18443), system: 12025 };
 
     fn shown(ip: &str, needs_token: bool) -> String {
         text(ip.parse().unwrap(), PORTS, needs_token)
@@ -132,7 +136,7 @@ mod tests {
     fn every_listener_and_client_has_its_line() {
         let text = shown("192.0.2.7", false);
         for line in [
-            "udp://192.0.2.7:18000",
+            "udp://192.0.2.7:18000  tcp://192.0.2.7:18443\n",
             "rtmp://192.0.2.7:11935/live/livestream",
             "http://192.0.2.7:18080/live/livestream.flv",
             "http://192.0.2.7:18080/live/livestream.m3u8",

@@ -12,6 +12,7 @@ pub mod control;
 pub mod datapath;
 pub mod executor;
 pub mod first_use;
+pub mod ice_tcp;
 pub mod lifecycle;
 pub mod live;
 pub mod net;

@@ -29,7 +29,7 @@ use crate::{
     connections::{Connection, Connections, Protocol},
     net::{
         join::{self, Carries, Unsent},
-        tcp::Slot,
+        tcp::{Slot, receive},
     },
     origin::{
         Registry,
@@ -265,20 +265,6 @@ async fn refuse(mut stream: TcpStream, refusal: Refusal) {
     };
     // A client that is gone needs no answer.
     let _ = timeout(LINGER, answered).await;
-}
-
-/// Receives more; the end is an error.
-async fn receive(stream: &TcpStream, into: &mut BytesMut) -> io::Result<()> {
-    loop {
-        stream.readable().await?;
-        into.reserve(4096);
-        match stream.try_read_buf(into) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-    }
 }
 
 impl std::fmt::Debug for Live {

@@ -54,6 +54,8 @@ pub struct Origin {
     pub srt: Option<SocketAddr>,
     /// WebRTC, UDP.
     pub rtc: Option<SocketAddr>,
+    /// WebRTC over TCP.
+    pub rtc_tcp: Option<SocketAddr>,
 }
 
 /// Why no origin could be picked.

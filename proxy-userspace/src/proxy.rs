@@ -17,6 +17,7 @@ use crate::{
     session::{
         EndReason, Offload, RelayReason, Session, SessionId, SessionOffer, State, Tuple, offload,
         source_port::{Rest, SourcePorts, Usage},
+        tcp::TcpPaths,
     },
 };
 
@@ -24,11 +25,12 @@ mod action;
 mod adopt;
 mod event;
 mod stats;
+mod tcp;
 mod tuples;
 
 pub use action::{Action, FlowRequest, ForwardCheck, Refusal};
 use adopt::Orphans;
-pub use event::{Activity, Check, Event, Inheritance, InheritedFlow};
+pub use event::{Activity, Carried, Check, Event, Inheritance, InheritedFlow};
 pub use stats::Stats;
 
 /// After a DTLS alert a session ends when its client is silent for this long.
@@ -103,6 +105,8 @@ impl Proxy {
             Event::Deleted(ufrags) => self.deleted(&ufrags, now, out),
             Event::Checked(check) => self.checked(check, now, out),
             Event::Media { session, tuple, ifindex } => self.media(session, tuple, ifindex, now, out),
+            Event::Connected { session, path } => self.connected(session, path, now, out),
+            Event::Carried(looks) => self.carried(looks, now, out),
             Event::Answered(session) => self.answered(session),
             Event::Installed { session, result } => self.installed(session, result, now),
             Event::Activity(looks) => self.activity(looks, now, out),
@@ -187,7 +191,8 @@ impl Proxy {
         };
         self.by_ufrags.insert(offer.ufrags.clone(), id);
         self.await_client(offer.client_ip, out);
-        self.sessions.insert(id, Session { offer, media, source, born: now, state: State::Admitting(1) });
+        let (state, tcp) = (State::Admitting(1), TcpPaths::default());
+        self.sessions.insert(id, Session { offer, media, source, born: now, state, tcp });
         out.push(Action::Admit { session: id, source, sources });
     }
 
@@ -333,14 +338,19 @@ impl Proxy {
 
     fn end_of(&mut self, id: SessionId, look: &Activity, now: Instant) -> Option<EndReason> {
         let idle_timeout = self.limits.idle_timeout;
-        let live = self.sessions.get_mut(&id)?.live_mut()?;
-        if look.closing || look.kernel.is_some_and(|kernel| kernel.closing) {
-            live.closing.get_or_insert(now);
+        let session = self.sessions.get_mut(&id)?;
+        let idle = session.idle(look.client_idle, now);
+        if let Some(live) = session.live_mut() {
+            if look.closing || look.kernel.is_some_and(|kernel| kernel.closing) {
+                live.closing.get_or_insert(now);
+            }
+            if live.is_closed(idle, CLOSE_QUIET) {
+                return Some(EndReason::Closed);
+            }
+        } else if !session.tcp.were_used() {
+            return None;
         }
-        if live.is_closed(look.client_idle, CLOSE_QUIET) {
-            return Some(EndReason::Closed);
-        }
-        (look.client_idle >= idle_timeout).then_some(EndReason::Idle)
+        (idle >= idle_timeout).then_some(EndReason::Idle)
     }
 
     fn prove(&mut self, id: SessionId, look: &Activity, now: Instant, out: &mut Vec<Action>) {
@@ -356,7 +366,7 @@ impl Proxy {
     fn tick(&mut self, now: Instant, out: &mut Vec<Action>) {
         let connect_timeout = self.limits.connect_timeout;
         self.end_where(now, EndReason::NeverConnected, out, |s| {
-            matches!(s.state, State::Waiting | State::Admitting(_)) && now >= s.born + connect_timeout
+            s.live().is_none() && !s.tcp.were_used() && now >= s.born + connect_timeout
         });
         self.install_ready(now, out);
         let rested = self.ports.sweep(now);
@@ -420,7 +430,9 @@ impl Proxy {
         for tuple in session.tuples() {
             self.unbind(id, tuple, out);
         }
-        if session.live().is_none() {
+        let connections = session.tcp.open().iter().map(|path| path.connection);
+        out.extend(connections.map(|connection| Action::Disconnect { connection }));
+        if session.is_awaited() {
             self.client_heard(session.offer.client_ip, out);
         }
         self.by_ufrags.remove(&session.offer.ufrags);

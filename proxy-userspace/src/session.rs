@@ -6,6 +6,8 @@
 //!                       source socket    connect        idle, DELETE, DTLS close,
 //!                       being opened     time-out       origin down
 //!
+//!   A session whose client came by TCP alone stays Waiting and lives by its connections.
+//!
 //!   Live:   Relayed ◄──────────► Installed
 //!           nominated, answered, settled: install
 //!           migration, shared tuple, proof failed, end: remove
@@ -30,8 +32,10 @@ use crate::{
 pub mod offload;
 pub mod record;
 pub mod source_port;
+pub mod tcp;
 
 pub use offload::{Offload, Proof, RelayReason};
+use tcp::TcpPaths;
 
 /// Names a session among all that this process and those it took over from have had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -61,6 +65,8 @@ pub struct SessionOffer {
     pub client_ip: IpAddr,
     /// Which way media goes.
     pub role: Role,
+    /// Where the origin takes media over TCP, if its answer says that it does.
+    pub tcp: Option<SocketAddr>,
 }
 
 /// One client address a session is reached by.
@@ -130,6 +136,8 @@ pub struct Session {
     pub born: Instant,
     /// How far it is.
     pub state: State,
+    /// Its TCP connections.
+    pub tcp: TcpPaths,
 }
 
 /// How far a session is.
@@ -166,6 +174,16 @@ pub struct Live {
 pub(crate) const MAX_BACKUPS: usize = 8;
 
 impl Session {
+    /// Whether its client may come from anywhere, by UDP.
+    pub fn is_awaited(&self) -> bool {
+        self.live().is_none() && self.tcp.open().is_empty()
+    }
+
+    /// Time since the client was heard over either transport, if it was silent on UDP for `udp`.
+    pub fn idle(&self, udp: Duration, now: Instant) -> Duration {
+        self.tcp.idle(now).map_or(udp, |tcp| tcp.min(udp))
+    }
+
     /// The flow the kernel forwards, if it does.
     pub fn flow(&self) -> Option<FlowId> {
         self.live().and_then(|live| live.offload.flow())

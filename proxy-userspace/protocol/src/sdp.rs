@@ -150,7 +150,7 @@ impl<'a> Answer<'a> {
     /// The answer with `ours` in place of the origin's candidates, the first being preferred.
     ///
     /// They stand where a media section had its first candidate; if no section had any, each gets them at its end. The
-    /// origin's TCP candidates go, since the proxy relays no TCP. Every other byte stays.
+    /// origin's TCP candidates go. Every other byte stays.
     #[must_use]
     pub fn with_candidates(&self, ours: &[HostCandidate]) -> String {
         rewrite::replace_candidates(self.text, &OurCandidates { udp: ours, tcp: &[] })

@@ -19,6 +19,7 @@ use tracing::debug;
 
 use super::Connection;
 use crate::{
+    ice_tcp::IceTcp,
     live::{self, Live, Sorted, Wish},
     net::{
         rewound::Rewound,
@@ -68,7 +69,7 @@ impl Server {
         stop: watch::Receiver<bool>,
     ) {
         let ordinary = Ordinary { service: TowerToHyperService::new(router), client_timeout, grace, stop };
-        self.serve_each(MAX_CONNECTIONS, &ordinary, None).await;
+        self.serve_each(MAX_CONNECTIONS, &ordinary, Sorter::None).await;
     }
 
     /// As [`Self::serve`], but requests for streams are taken by `live`, and may outlast it.
@@ -81,15 +82,46 @@ impl Server {
         stop: watch::Receiver<bool>,
     ) {
         let ordinary = Ordinary { service: TowerToHyperService::new(router), client_timeout, grace, stop };
-        self.serve_each(live::MAX_CONNECTIONS, &ordinary, Some(&live)).await;
+        self.serve_each(live::MAX_CONNECTIONS, &ordinary, Sorter::Live(live)).await;
     }
 
-    async fn serve_each(self, most: usize, ordinary: &Ordinary, live: Option<&Live>) {
+    /// As [`Self::serve`], but connections that begin with a frame of WebRTC media are taken by `ice`, and may outlast it.
+    pub async fn serve_beside(
+        self,
+        ice: IceTcp,
+        router: Router,
+        client_timeout: Duration,
+        grace: Duration,
+        stop: watch::Receiver<bool>,
+    ) {
+        let ordinary = Ordinary { service: TowerToHyperService::new(router), client_timeout, grace, stop };
+        self.serve_each(MAX_CONNECTIONS, &ordinary, Sorter::Ice(Box::new(ice))).await;
+    }
+
+    async fn serve_each(self, most: usize, ordinary: &Ordinary, sorter: Sorter) {
         let mut serving = JoinSet::new();
         for acceptor in self.0.into_acceptors(most, &ordinary.stop) {
-            serving.spawn(accept(acceptor, ordinary.clone(), live.cloned()));
+            serving.spawn(accept(acceptor, ordinary.clone(), sorter.clone()));
         }
         serving.join_all().await;
+    }
+}
+
+/// Who looks at connections first.
+#[derive(Clone)]
+enum Sorter {
+    None,
+    Live(Live),
+    Ice(Box<IceTcp>),
+}
+
+impl Sorter {
+    async fn sort(&self, stream: TcpStream, slot: Slot, stop: &watch::Receiver<bool>) -> Sorted {
+        match self {
+            Self::None => Sorted::Other(stream, Bytes::new(), slot),
+            Self::Live(live) => live.sort(stream, slot).await,
+            Self::Ice(ice) => ice.sort(stream, slot, stop.clone()).await,
+        }
     }
 }
 
@@ -102,14 +134,14 @@ struct Ordinary {
     stop: watch::Receiver<bool>,
 }
 
-async fn accept(mut acceptor: Acceptor, ordinary: Ordinary, live: Option<Live>) {
+async fn accept(mut acceptor: Acceptor, ordinary: Ordinary, sorter: Sorter) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             Some(_) = connections.join_next() => {}
             accepted = acceptor.next() => {
                 let Some((stream, slot)) = accepted else { break };
-                connections.spawn(serve_stream(stream, slot, ordinary.clone(), live.clone()));
+                connections.spawn(serve_stream(stream, slot, ordinary.clone(), sorter.clone()));
             }
         }
     }
@@ -119,15 +151,20 @@ async fn accept(mut acceptor: Acceptor, ordinary: Ordinary, live: Option<Live>) 
     }
 }
 
-async fn serve_stream(stream: TcpStream, slot: Slot, ordinary: Ordinary, live: Option<Live>) {
+async fn serve_stream(stream: TcpStream, slot: Slot, ordinary: Ordinary, sorter: Sorter) {
     let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
     let ends = Connection { peer, local };
-    let Some(live) = live else {
-        return serve_connection(Rewound::new(Bytes::new(), stream), ends, None, ordinary, |_, _| {}).await;
-    };
-    if let Sorted::Other(stream, first, slot) = live.sort(stream, slot).await {
-        let begin = |stream, wish| live.begin(stream, peer, wish, slot);
-        serve_connection(Rewound::new(first, stream), ends, Some(&live), ordinary, begin).await;
+    let sorted = sorter.sort(stream, slot, &ordinary.stop).await;
+    let Sorted::Other(stream, first, slot) = sorted else { return };
+    let stream = Rewound::new(first, stream);
+    match &sorter {
+        Sorter::Live(live) => {
+            let begin = |stream, wish| live.begin(stream, peer, wish, slot);
+            serve_connection(stream, ends, Some(live), ordinary, begin).await;
+        }
+        Sorter::None | Sorter::Ice(_) => {
+            serve_connection(stream, ends, None, ordinary, |_, _| drop(slot)).await;
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use proxy_protocol::{ice::UfragPair, stream_url::StreamRules};
 use serde_json::Value;
 use tracing::info;
 
+pub use self::candidate::Receiver;
 use self::{candidate::Candidates, endpoint::Endpoint, forward::Forwarder};
 use super::{
     ApiError, BodyLimits, cors::allow_all_origins, json_answer, resolve::Resolver, signature_members,
@@ -93,6 +94,15 @@ pub trait SessionSink: Send + Sync + 'static {
     fn origin_of(&self, ufrags: &UfragPair) -> Option<Arc<Origin>>;
 }
 
+/// Where media is received.
+#[derive(Clone, Copy, Debug)]
+pub struct Receivers {
+    /// Over UDP.
+    pub udp: Receiver,
+    /// Over TCP, if it is.
+    pub tcp: Option<Receiver>,
+}
+
 /// What signalling works on.
 pub struct Signalling {
     registry: Arc<dyn Registry>,
@@ -113,10 +123,10 @@ impl std::fmt::Debug for Signalling {
 }
 
 impl Signalling {
-    /// Signalling as configured; `webrtc_port` is the one that media arrives on.
+    /// Signalling as configured, with media received at `media`.
     pub fn new(
         config: &Config,
-        webrtc_port: u16,
+        media: Receivers,
         registry: Arc<dyn Registry>,
         sink: Arc<dyn SessionSink>,
         resolver: Arc<Resolver>,
@@ -133,8 +143,8 @@ impl Signalling {
             candidates: Candidates {
                 configured: config.webrtc.candidates.clone(),
                 allowed_hosts: config.webrtc.candidate_hosts.clone(),
-                bound: config.webrtc_server.specific_ip(),
-                port: webrtc_port,
+                udp: media.udp,
+                tcp: media.tcp,
                 resolver,
             },
             forwarder: Forwarder::new(config.signalling.origin_timeout, limits.size),

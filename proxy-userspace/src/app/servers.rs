@@ -1,22 +1,26 @@
-//! The listeners of TCP and what is behind them: three HTTP servers, and RTMP.
+//! The listeners of TCP and what is behind them: three HTTP servers, RTMP, and WebRTC media.
 
 use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use axum::Router;
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
     api::{
         BodyLimits, Server, origin_api,
         resolve::Resolver,
-        signalling, status,
+        signalling::{self, Receiver, Receivers},
+        status,
         stream_http::{self, StaticFiles},
         system,
     },
-    config::{Config, Listen},
+    config::{Config, Listen, WebrtcTcp},
     connections::Connections,
     control::Control,
+    datapath::userspace::Gate,
     first_use,
+    ice_tcp::{self, IceTcp},
     lifecycle::Inherited,
     live::Live,
     net::{
@@ -40,6 +44,8 @@ pub(super) struct Servers {
     api: Server,
     http: Server,
     system: Server,
+    /// Of WebRTC media, where it has a port of its own.
+    webrtc_tcp: Option<Listeners>,
 }
 
 /// What requests are answered with.
@@ -52,6 +58,7 @@ pub(super) struct Backend<'a> {
     pub(super) resolver: &'a Arc<Resolver>,
     pub(super) connections: &'a Arc<Connections>,
     pub(super) dialer: &'a Arc<Dialer>,
+    pub(super) ice_tcp: &'a IceTcp,
 }
 
 impl Backend<'_> {
@@ -90,6 +97,26 @@ impl Backend<'_> {
     }
 }
 
+impl Backend<'_> {
+    fn system(&self, stopping: &watch::Receiver<bool>) -> Router {
+        let Backend { config, registry, control, resolver, connections, ice_tcp, .. } = self;
+        let (totals, carried, outcomes) = (control.totals(), Arc::clone(connections), ice_tcp.outcomes());
+        let metrics =
+            move || telemetry::metrics::encode(&totals.borrow(), &carried.totals(), &outcomes.counted());
+        let token = config.registration_token.clone();
+        let system = system::System {
+            registry: Arc::clone(registry) as Arc<dyn Registry>,
+            resolver: Arc::clone(resolver),
+            token: token.clone(),
+            limits: BodyLimits { size: HEARTBEAT_LIMIT, time: config.signalling.client_timeout },
+            metrics: Arc::new(metrics),
+            readiness: readiness(stopping.clone()),
+        };
+        let status = status::router(Control::clone(control), Arc::clone(connections), token);
+        system::router(system).merge(status)
+    }
+}
+
 impl Servers {
     /// Listens where configured, on inherited sockets where there are.
     pub(super) fn open(config: &Config, inherited: &mut Inherited) -> anyhow::Result<Self> {
@@ -105,18 +132,36 @@ impl Servers {
         let system = open("PROXY_SYSTEM_API", config.system_api, |role| matches!(role, Role::SystemApi(_)))?;
         let rtmp =
             listeners("PROXY_RTMP_SERVER", config.rtmp_server, |role| matches!(role, Role::RtmpServer(_)))?;
-        Ok(Self { rtmp, api, http, system })
+        let webrtc_tcp = match config.webrtc_tcp() {
+            WebrtcTcp::Own(listen) => {
+                let is_ours: fn(&Role) -> bool = |role| matches!(role, Role::WebrtcTcp(_));
+                Some(listeners("PROXY_WEBRTC_TCP_SERVER", listen, is_ours)?)
+            }
+            WebrtcTcp::HttpApi | WebrtcTcp::Off => None,
+        };
+        Ok(Self { rtmp, api, http, system, webrtc_tcp })
     }
 
     /// The ports, for people.
-    pub(super) fn ports(&self, webrtc: u16) -> anyhow::Result<first_use::Ports> {
+    pub(super) fn ports(&self, config: &Config, webrtc: u16) -> anyhow::Result<first_use::Ports> {
         Ok(first_use::Ports {
             rtmp: self.rtmp.local_addr()?.port(),
             http: self.http.local_addr()?.port(),
             api: self.api.local_addr()?.port(),
             webrtc,
+            webrtc_tcp: self.tcp_receiver(config)?.map(|receiver| receiver.port),
             system: self.system.local_addr()?.port(),
         })
+    }
+
+    /// Where clients send media over TCP, if they may.
+    fn tcp_receiver(&self, config: &Config) -> std::io::Result<Option<Receiver>> {
+        let (listen, address) = match (config.webrtc_tcp(), &self.webrtc_tcp) {
+            (WebrtcTcp::Own(listen), Some(listeners)) => (listen, listeners.local_addr()?),
+            (WebrtcTcp::HttpApi, _) => (config.http_api, self.api.local_addr()?),
+            (WebrtcTcp::Own(_) | WebrtcTcp::Off, _) => return Ok(None),
+        };
+        Ok(Some(Receiver { bound: listen.specific_ip(), port: address.port() }))
     }
 
     /// Second descriptors of every listener, for the next process.
@@ -126,6 +171,10 @@ impl Servers {
         shared.extend(self.api.share()?.into_iter().map(|(at, socket)| (Role::HttpApi(at), socket)));
         shared.extend(self.http.share()?.into_iter().map(|(at, socket)| (Role::HttpServer(at), socket)));
         shared.extend(self.system.share()?.into_iter().map(|(at, socket)| (Role::SystemApi(at), socket)));
+        if let Some(listeners) = &self.webrtc_tcp {
+            let sockets = listeners.share()?.into_iter();
+            shared.extend(sockets.map(|(at, socket)| (Role::WebrtcTcp(at), socket)));
+        }
         Ok(shared)
     }
 
@@ -135,46 +184,70 @@ impl Servers {
         backend: Backend<'_>,
         stopping: &watch::Receiver<bool>,
     ) -> anyhow::Result<JoinSet<()>> {
-        let Backend { config, webrtc_port, registry, control, resolver, connections, .. } = backend;
-        let registry = Arc::clone(registry) as Arc<dyn Registry>;
-        let streams = stream_http::Streams::new(config, Arc::clone(&registry));
-        let origins = origin_api::router(origin_api::OriginApi::new(config, Arc::clone(&registry)));
-        let signalling = signalling::Signalling::new(
-            config,
-            webrtc_port,
-            Arc::clone(&registry),
-            Arc::new(control.clone()),
-            Arc::clone(resolver),
-        );
-        let (totals, carried) = (control.totals(), Arc::clone(connections));
-        let system = system::System {
-            registry,
-            resolver: Arc::clone(resolver),
-            token: config.registration_token.clone(),
-            limits: BodyLimits { size: HEARTBEAT_LIMIT, time: config.signalling.client_timeout },
-            metrics: Arc::new(move || telemetry::metrics::encode(&totals.borrow(), &carried.totals())),
-            readiness: readiness(stopping.clone()),
-        };
-        let status =
-            status::router(control.clone(), Arc::clone(connections), config.registration_token.clone());
+        let (config, stop) = (backend.config, || stopping.clone());
         let (client_timeout, grace) = (config.signalling.client_timeout, config.grace_quit_timeout);
+        let share = "failed to share a listener";
         let mut serving = JoinSet::new();
-        for (server, router) in [
-            (&self.api, signalling::router(signalling).merge(origins)),
-            (&self.system, system::router(system).merge(status)),
-        ] {
-            let server = server.try_clone().context("failed to share a listener")?;
-            serving.spawn(server.serve(router, client_timeout, grace, stopping.clone()));
-        }
-        let http = self.http.try_clone().context("failed to share a listener")?;
-        let (live, router) = (backend.live(), stream_http::router(streams, StaticFiles::new(config)));
-        serving.spawn(http.serve_with(live, router, client_timeout, grace, stopping.clone()));
-        let listeners = self.rtmp.try_clone().context("failed to share a listener")?;
-        for acceptor in listeners.into_acceptors(rtmp::MAX_CONNECTIONS, stopping) {
+        let registry = Arc::clone(backend.registry) as Arc<dyn Registry>;
+        let origins = origin_api::router(origin_api::OriginApi::new(config, Arc::clone(&registry)));
+        let (api, router) = (self.api.try_clone().context(share)?, self.signalling(&backend)?.merge(origins));
+        match config.webrtc_tcp() {
+            WebrtcTcp::Off => serving.spawn(api.serve(router, client_timeout, grace, stop())),
+            WebrtcTcp::HttpApi | WebrtcTcp::Own(_) => {
+                let ice_tcp = backend.ice_tcp.clone();
+                serving.spawn(api.serve_beside(ice_tcp, router, client_timeout, grace, stop()))
+            }
+        };
+        let (system, router) = (self.system.try_clone().context(share)?, backend.system(stopping));
+        serving.spawn(system.serve(router, client_timeout, grace, stop()));
+        let streams = stream_http::Streams::new(config, registry);
+        let router = stream_http::router(streams, StaticFiles::new(config));
+        let (http, live) = (self.http.try_clone().context(share)?, backend.live());
+        serving.spawn(http.serve_with(live, router, client_timeout, grace, stop()));
+        for acceptor in self.rtmp.try_clone().context(share)?.into_acceptors(rtmp::MAX_CONNECTIONS, stopping)
+        {
             serving.spawn(backend.rtmp().accept(acceptor));
+        }
+        if let Some(listeners) = &self.webrtc_tcp {
+            for acceptor in
+                listeners.try_clone().context(share)?.into_acceptors(ice_tcp::MAX_STRANGERS, stopping)
+            {
+                serving.spawn(backend.ice_tcp.clone().accept(acceptor));
+            }
         }
         Ok(serving)
     }
+
+    fn signalling(&self, backend: &Backend<'_>) -> anyhow::Result<Router> {
+        let Backend { config, webrtc_port, registry, control, resolver, .. } = backend;
+        let receivers = Receivers {
+            udp: Receiver { bound: config.webrtc_server.specific_ip(), port: *webrtc_port },
+            tcp: self.tcp_receiver(config).context("failed to tell where media is received")?,
+        };
+        Ok(signalling::router(signalling::Signalling::new(
+            config,
+            receivers,
+            Arc::clone(registry) as Arc<dyn Registry>,
+            Arc::new(Control::clone(control)),
+            Arc::clone(resolver),
+        )))
+    }
+}
+
+/// What carries WebRTC media over TCP.
+pub(super) fn ice_tcp(
+    config: &Config,
+    gate: Gate,
+    control: &Control,
+    connections: &Arc<Connections>,
+    dialer: &Arc<Dialer>,
+) -> IceTcp {
+    let deadlines = ice_tcp::Deadlines {
+        first_frame: config.signalling.client_timeout,
+        dial: config.signalling.origin_timeout / 2,
+    };
+    let (connections, dialer) = (Arc::clone(connections), Arc::clone(dialer));
+    IceTcp::new(gate, control.clone(), connections, dialer, config.datapath.tcp_join, deadlines)
 }
 
 fn readiness(stopping: watch::Receiver<bool>) -> system::Readiness {

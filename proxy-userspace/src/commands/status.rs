@@ -264,6 +264,7 @@ mod tests {
             state: "userspace",
             reason: Some("settling"),
             client: Some("192.0.2.1:5000".into()),
+            tcp: vec![],
             age: 12.3,
             idle: 0.04,
             userspace: directions,

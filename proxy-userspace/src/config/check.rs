@@ -4,7 +4,7 @@ use std::{ops::RangeInclusive, thread::available_parallelism};
 
 use super::{
     Config, ConfigError, ConfigErrors, Datapath, DefaultBackend, Given, Layers, Lifecycle, Listen,
-    LoadBalancer, Origins, Redis, Secret, Signalling, Sources, Streams, ValueError, Webrtc,
+    LoadBalancer, Origins, Redis, Secret, Signalling, Sources, Streams, ValueError, Webrtc, WebrtcTcp,
     layers::Stack,
     parse,
     settings::{self as s, SETTINGS, Setting},
@@ -18,9 +18,27 @@ pub(super) fn config(layers: &Layers) -> Result<Config, ConfigErrors> {
     let stack = Stack::new(layers, &mut errors);
     let mut reader = Reader { stack, errors, srs_ports: false };
     reader.srs_ports = reader.required(s::SRS_PORTS, parse::switch);
-    let config = reader.config();
+    let mut config = reader.config();
+    if reader.stack.lookup(&s::WEBRTC_TCP_SERVER).is_none() {
+        take_media_over_tcp(&mut config);
+    }
     reader.compare(&config);
     if reader.errors.is_empty() { Ok(config) } else { Err(ConfigErrors(reader.errors)) }
+}
+
+/// One number for both transports suits firewalls, but what is free for UDP need not be for TCP.
+fn take_media_over_tcp(config: &mut Config) {
+    let listen = config.webrtc_server;
+    let others = [config.rtmp_server, config.http_server, config.system_api];
+    let is_taken = others.iter().any(|other| listen.clashes_with(other));
+    if is_taken || config.sources.tcp_ports.contains(&listen.port) {
+        let (setting, port) = (s::WEBRTC_TCP_SERVER.variable, listen.port);
+        config
+            .warnings
+            .push(format!("no WebRTC media over TCP: port {port} is used otherwise; see {setting}"));
+    } else {
+        config.webrtc_tcp_server = Some(listen);
+    }
 }
 
 /// Takes values off the layers and keeps what is wrong with them; in the place of a wrong value stands the default, so
@@ -73,6 +91,7 @@ impl Reader<'_> {
             http_server: self.required(s::HTTP_SERVER, parse::listen),
             http_api: self.required(s::HTTP_API, parse::listen),
             webrtc_server: self.required(s::WEBRTC_SERVER, parse::listen),
+            webrtc_tcp_server: self.optional_given(s::WEBRTC_TCP_SERVER, parse::listen_or_off).flatten(),
             srt_server: self.required(s::SRT_SERVER, parse::listen),
             system_api: self.required(s::SYSTEM_API, parse::listen),
             static_files: self.required(s::STATIC_FILES, parse::text).into(),
@@ -247,12 +266,15 @@ impl Reader<'_> {
     }
 
     fn compare(&mut self, config: &Config) {
-        let tcp = [
+        let mut tcp = vec![
             (s::RTMP_SERVER, config.rtmp_server),
             (s::HTTP_SERVER, config.http_server),
             (s::HTTP_API, config.http_api),
             (s::SYSTEM_API, config.system_api),
         ];
+        if let WebrtcTcp::Own(listen) = config.webrtc_tcp() {
+            tcp.push((s::WEBRTC_TCP_SERVER, listen));
+        }
         let udp = [(s::WEBRTC_SERVER, config.webrtc_server), (s::SRT_SERVER, config.srt_server)];
         self.find_port_clashes("TCP", &tcp);
         self.find_port_clashes("UDP", &udp);

@@ -104,6 +104,11 @@ pub(super) fn listen(value: &str) -> Parsed<Listen> {
     Ok(Listen { ip: listen_host(host)?, port })
 }
 
+/// As [`listen`], or `off` for none.
+pub(super) fn listen_or_off(value: &str) -> Parsed<Option<Listen>> {
+    if value == "off" { Ok(None) } else { listen(value).map(Some) }
+}
+
 fn listen_host(host: &str) -> Parsed<Option<IpAddr>> {
     if host.is_empty() {
         return Ok(None);

@@ -114,6 +114,9 @@ settings! {
             "WHIP, WHEP and the legacy RTC API (TCP)";
         WEBRTC_SERVER: Listen, "PROXY_WEBRTC_SERVER", "webrtc-server", "webrtc_server", "18000",
             "WebRTC media (UDP)";
+        WEBRTC_TCP_SERVER: Listen, "PROXY_WEBRTC_TCP_SERVER", "webrtc-tcp-server", "webrtc_tcp_server", "",
+            "WebRTC media over TCP, or `off`; without it the port of `PROXY_WEBRTC_SERVER`, unless TCP has another use for that; \
+             it may be the port of `PROXY_HTTP_API`, which takes such media as well";
         SRT_SERVER: Listen, "PROXY_SRT_SERVER", "srt-server", "srt_server", "20080",
             "SRT (UDP)";
         SYSTEM_API: Listen, "PROXY_SYSTEM_API", "system-api", "system_api", "12025",

@@ -58,6 +58,17 @@ impl fmt::Display for Listen {
     }
 }
 
+/// Where WebRTC media over TCP is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WebrtcTcp {
+    /// Nowhere.
+    Off,
+    /// On the port of `PROXY_HTTP_API` alone.
+    HttpApi,
+    /// On a port of its own, and that of `PROXY_HTTP_API`.
+    Own(Listen),
+}
+
 /// A value that is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);

@@ -12,11 +12,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{COMMAND_QUEUE, Command, ControlLoop, Frozen, Refusals, Snapshot, Totals};
 use crate::{
     api::signalling::{OfferError, SessionSink},
-    executor::{Executor, OriginsByUfrags},
-    net::route::preferred_source,
+    executor::{Carriage, CarriageRequest, Executor, OriginsByUfrags},
+    net::{join::Traffic, route::preferred_source},
     origin::Origin,
     proxy::{Proxy, Refusal},
-    session::SessionOffer,
+    session::{
+        SessionId, SessionOffer,
+        tcp::{TcpPath, TcpRefusal},
+    },
 };
 
 /// A handle on the control loop.
@@ -69,6 +72,23 @@ impl Control {
         // A loop that ended has nothing attached.
         let _stopped = self.commands.send(Command::Detach(reply)).await;
         answer.await.unwrap_or_default()
+    }
+
+    /// Asks whether a TCP connection is for a session, whose request verified; its bytes are counted by `traffic`.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub async fn carry(
+        &self,
+        session: SessionId,
+        path: TcpPath,
+        traffic: Arc<Traffic>,
+    ) -> Result<Carriage, TcpRefusal> {
+        let (reply, answer) = oneshot::channel();
+        let request = CarriageRequest { traffic, reply };
+        // A loop that ended has no sessions.
+        let _stopped = self.commands.send(Command::Carry { session, path, request }).await;
+        answer.await.unwrap_or(Err(TcpRefusal::Ended))
     }
 
     /// Freezes the loop so that another process can take over.

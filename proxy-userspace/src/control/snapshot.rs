@@ -127,12 +127,14 @@ pub struct SessionView {
     pub media: String,
     /// Our address towards the origin.
     pub source: String,
-    /// `waiting`, `userspace` or `kernel`.
+    /// `waiting`, `tcp`, `userspace` or `kernel`.
     pub state: &'static str,
     /// Why it is not forwarded in the kernel.
     pub reason: Option<&'static str>,
     /// Where the client is.
     pub client: Option<String>,
+    /// Where its TCP connections come from.
+    pub tcp: Vec<String>,
     /// Seconds since it was offered.
     pub age: f64,
     /// Seconds since the client's last packet.
@@ -250,6 +252,7 @@ impl SessionView {
     fn new(id: SessionId, session: &Session, activity: &Activity, is_forwarded: bool, now: Instant) -> Self {
         let live = session.live();
         let relay = activity.relay;
+        let tcp = session.tcp.open();
         Self {
             id: id.0,
             stream: session.offer.stream.to_string(),
@@ -261,14 +264,19 @@ impl SessionView {
             media: session.media.to_string(),
             source: session.source.to_string(),
             state: match &session.state {
-                State::Admitting(_) | State::Waiting => "waiting",
+                State::Admitting(_) | State::Waiting if tcp.is_empty() => "waiting",
+                State::Admitting(_) | State::Waiting => "tcp",
                 State::Live(_) if is_forwarded => "kernel",
                 State::Live(_) => "userspace",
             },
             reason: live.and_then(|live| live.offload.reason()).map(|reason| reason.as_str()),
-            client: live.map(|live| live.active.client.to_string()),
+            client: live
+                .map(|live| live.active.client)
+                .or(tcp.first().map(|path| path.client))
+                .map(|client| client.to_string()),
+            tcp: tcp.iter().map(|path| path.client.to_string()).collect(),
             age: now.saturating_duration_since(session.born).as_secs_f64(),
-            idle: activity.client_idle.as_secs_f64(),
+            idle: session.idle(activity.client_idle, now).as_secs_f64(),
             userspace: Directions { to_origin: relay.to_origin, to_client: relay.to_client },
             kernel: activity.kernel.map(Directions::from),
         }

@@ -28,6 +28,7 @@ use crate::{
 
 mod counters;
 mod errors;
+mod gate;
 mod long;
 mod outbox;
 mod peer;
@@ -41,6 +42,7 @@ mod worker;
 use counters::Counters;
 pub use counters::RelayTotals;
 use errors::Errors;
+pub use gate::{Gate, Stranger};
 use long::LongDatagrams;
 use peer::{Peer, SourceSocket};
 pub use placement::Placement;
@@ -216,6 +218,11 @@ impl Relay {
             shared.push((Role::Source(*address), source.socket.share()?));
         }
         Ok(shared)
+    }
+
+    /// What tells sessions from strangers, for other transports.
+    pub fn gate(&self) -> Gate {
+        Gate(Arc::clone(&self.shared))
     }
 
     /// The service addresses, with the port the system chose if it was asked to.

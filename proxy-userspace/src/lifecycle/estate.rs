@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Everything that is in no kernel table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -151,6 +151,7 @@ mod tests {
             source: "10.0.1.254:61007".parse().unwrap(),
             born: SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000),
             path: None,
+            used_tcp: false,
         }
     }
 

@@ -81,6 +81,7 @@ fn an_origin(http: SocketAddr) -> Origin {
         api: None,
         srt: None,
         rtc: None,
+        rtc_tcp: None,
     }
 }
 

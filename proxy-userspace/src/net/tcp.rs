@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::BytesMut;
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::{
@@ -83,8 +84,8 @@ impl Listeners {
 
     /// The sockets, to be accepted on by tasks of their own.
     pub fn into_acceptors(self, most: usize, stop: &watch::Receiver<bool>) -> Vec<Acceptor> {
-        let slots = Arc::new(Semaphore::new(most));
-        let acceptor = |listener| Acceptor { listener, slots: Arc::clone(&slots), stop: stop.clone() };
+        let slots = Slots::new(most);
+        let acceptor = |listener| Acceptor { listener, slots: slots.clone(), stop: stop.clone() };
         self.0.into_iter().map(acceptor).collect()
     }
 }
@@ -93,8 +94,28 @@ impl Listeners {
 #[derive(Debug)]
 pub struct Acceptor {
     listener: TcpListener,
-    slots: Arc<Semaphore>,
+    slots: Slots,
     stop: watch::Receiver<bool>,
+}
+
+/// Room for so many connections.
+#[derive(Clone, Debug)]
+pub struct Slots(Arc<Semaphore>);
+
+impl Slots {
+    /// Room for `most`.
+    pub fn new(most: usize) -> Self {
+        Self(Arc::new(Semaphore::new(most)))
+    }
+
+    /// A place, if one is free.
+    pub fn try_take(&self) -> Option<Slot> {
+        Arc::clone(&self.0).try_acquire_owned().ok().map(Slot)
+    }
+
+    async fn take(&self) -> Slot {
+        Slot(Arc::clone(&self.0).acquire_owned().await.expect("the semaphore is never closed"))
+    }
 }
 
 /// A connection's place among those that may be open; it is free again once dropped.
@@ -106,16 +127,16 @@ impl Acceptor {
     pub async fn next(&mut self) -> Option<(TcpStream, Slot)> {
         tokio::select! {
             () = stopped(self.stop.clone()) => None,
-            accepted = Self::accept(&self.listener, Arc::clone(&self.slots)) => Some(accepted),
+            accepted = Self::accept(&self.listener, &self.slots) => Some(accepted),
         }
     }
 
-    async fn accept(listener: &TcpListener, slots: Arc<Semaphore>) -> (TcpStream, Slot) {
-        let slot = slots.acquire_owned().await.expect("the semaphore is never closed");
+    async fn accept(listener: &TcpListener, slots: &Slots) -> (TcpStream, Slot) {
+        let slot = slots.take().await;
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => match SockRef::from(&stream).set_tcp_user_timeout(Some(STUCK)) {
-                    Ok(()) => return (stream, Slot(slot)),
+                    Ok(()) => return (stream, slot),
                     Err(error) => warn!(%error, "failed to bound how long a connection may be stuck"),
                 },
                 Err(error) => {
@@ -123,6 +144,20 @@ impl Acceptor {
                     sleep(ACCEPT_REST).await;
                 }
             }
+        }
+    }
+}
+
+/// Receives more; the end is an error.
+pub async fn receive(stream: &TcpStream, into: &mut BytesMut) -> io::Result<()> {
+    loop {
+        stream.readable().await?;
+        into.reserve(4096);
+        match stream.try_read_buf(into) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
         }
     }
 }

@@ -221,6 +221,7 @@ mod tests {
             api: None,
             srt: None,
             rtc: None,
+            rtc_tcp: None,
         }
     }
 

@@ -166,6 +166,7 @@ mod tests {
             api: None,
             srt: None,
             rtc: None,
+            rtc_tcp: None,
         }
     }
 

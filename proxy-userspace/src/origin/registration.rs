@@ -26,6 +26,7 @@ pub struct Registration {
     api: Option<Endpoint>,
     srt: Option<Endpoint>,
     rtc: Option<Endpoint>,
+    rtc_tcp: Option<Endpoint>,
 }
 
 /// Why a heartbeat is refused.
@@ -97,6 +98,7 @@ impl Registration {
             api: read("api", &backend.api)?,
             srt: read("srt", &backend.srt)?,
             rtc: read("rtc", &backend.rtc)?,
+            rtc_tcp: None,
         })
     }
 
@@ -113,6 +115,7 @@ impl Registration {
             api: at(self.api),
             srt: at(self.srt),
             rtc: at(self.rtc),
+            rtc_tcp: at(self.rtc_tcp),
         }
     }
 
@@ -129,11 +132,12 @@ impl Registration {
             id: OriginId::new(server, service, pid),
             server: server.into(),
             device_id: text(members, "device_id")?.into(),
-            rtmp: Some(first(members, "rtmp", Transport::Tcp)?.ok_or(RegistrationError::NoPorts)?),
-            http: first(members, "http", Transport::Tcp)?,
-            api: first(members, "api", Transport::Tcp)?,
-            srt: first(members, "srt", Transport::Udp)?,
-            rtc: first(members, "rtc", Transport::Udp)?,
+            rtmp: Some(first(members, "rtmp", TCP)?.ok_or(RegistrationError::NoPorts)?),
+            http: first(members, "http", TCP)?,
+            api: first(members, "api", TCP)?,
+            srt: first(members, "srt", UDP)?,
+            rtc: first(members, "rtc", UDP)?,
+            rtc_tcp: first(members, "rtc", &[Transport::Tcp])?,
         })
     }
 }
@@ -173,11 +177,16 @@ fn is_short_line(text: &str) -> bool {
     text.len() <= MAX_TEXT && !text.contains(char::is_control)
 }
 
-/// The first endpoint of a list whose transport is `wanted`; later ones are never dialled.
+/// What an endpoint may say that is reached by TCP.
+const TCP: &[Transport] = &[Transport::Tcp, Transport::Implied];
+/// What an endpoint may say that is reached by UDP.
+const UDP: &[Transport] = &[Transport::Udp, Transport::Implied];
+
+/// The first endpoint of a list whose transport is one of `wanted`; later ones are never dialled.
 fn first(
     members: &Map<String, Value>,
     member: &'static str,
-    wanted: Transport,
+    wanted: &[Transport],
 ) -> Result<Option<Endpoint>, RegistrationError> {
     const WRONG: &str = "an array of strings";
     let list = match members.get(member) {
@@ -187,7 +196,7 @@ fn first(
     for item in list {
         let text = item.as_str().ok_or(RegistrationError::WrongType { member, expected: WRONG })?;
         let endpoint = endpoint(member, text)?;
-        if endpoint.transport == wanted || endpoint.transport == Transport::Implied {
+        if wanted.contains(&endpoint.transport) {
             return Ok(Some(endpoint));
         }
     }
@@ -240,6 +249,7 @@ mod tests {
         assert_eq!(origin.api, Some("10.78.122.184:19853".parse().unwrap()));
         assert_eq!(origin.srt, Some("10.78.122.184:10082".parse().unwrap()));
         assert_eq!(origin.rtc, Some("10.78.122.184:8001".parse().unwrap()));
+        assert_eq!(origin.rtc_tcp, Some("10.78.122.184:8001".parse().unwrap()));
     }
 
     #[test]
@@ -250,14 +260,18 @@ mod tests {
     }
 
     #[test]
-    fn takes_the_udp_endpoint_of_rtc_wherever_it_stands() {
-        let registration = parse(&with("rtc", json!(["tcp://8000", "udp://[::]:8001"]))).unwrap();
-        assert_eq!(
-            registration.into_origin("10.0.0.1".parse().unwrap()).rtc,
-            Some("10.0.0.1:8001".parse().unwrap())
-        );
-        let tcp_alone = parse(&with("rtc", json!(["tcp://8000"]))).unwrap();
-        assert_eq!(tcp_alone.into_origin("10.0.0.1".parse().unwrap()).rtc, None);
+    fn takes_the_endpoints_of_rtc_wherever_they_stand() {
+        let endpoints = |rtc: &Value| {
+            let origin = parse(&with("rtc", rtc.clone())).unwrap().into_origin("10.0.0.1".parse().unwrap());
+            [origin.rtc, origin.rtc_tcp].map(|endpoint| endpoint.map(|endpoint| endpoint.to_string()))
+        };
+        let at = |text: &str| Some(text.to_owned());
+        let (udp, tcp) = (at("10.0.0.1:8001"), at("10.0.0.1:8000"));
+        assert_eq!(endpoints(&json!(["tcp://8000", "udp://[::]:8001"])), [udp.clone(), tcp.clone()]);
+        assert_eq!(endpoints(&json!(["8001", "tcp://0.0.0.0:8000"])), [udp.clone(), tcp.clone()]);
+        assert_eq!(endpoints(&json!(["tcp://8000"])), [None, tcp]);
+        // Without a transport it is UDP, as it always was.
+        assert_eq!(endpoints(&json!(["8001"])), [udp, None]);
     }
 
     #[test]

@@ -10,7 +10,10 @@ use proxy_protocol::ice::UfragPair;
 
 use crate::{
     datapath::{Escalation, FlowId},
-    session::{SessionId, Tuple},
+    session::{
+        SessionId, Tuple,
+        tcp::{ConnectionId, TcpRefusal},
+    },
 };
 
 /// What the executor is to do.
@@ -91,6 +94,28 @@ pub enum Action {
         flow: FlowId,
         /// Which.
         what: Escalation,
+    },
+    /// Carry a TCP connection to the origin's endpoint until the session ends, and say what becomes of it
+    /// ([`super::Event::Carried`]).
+    Carry {
+        /// The session.
+        session: SessionId,
+        /// The connection.
+        connection: ConnectionId,
+        /// Where the origin takes media over TCP.
+        origin: SocketAddr,
+    },
+    /// A TCP connection is not for its session.
+    RefuseConnection {
+        /// The connection.
+        connection: ConnectionId,
+        /// Why.
+        reason: TcpRefusal,
+    },
+    /// Close a TCP connection.
+    Disconnect {
+        /// The connection.
+        connection: ConnectionId,
     },
     /// A source port has rested towards an origin: forget it.
     Release {

@@ -15,6 +15,7 @@ use crate::{
     session::{
         EndReason, Live, MAX_BACKUPS, Offload, Proof, RelayReason, Session, SessionId, State, Tuple,
         record::{Path, Record},
+        tcp::TcpPaths,
     },
 };
 
@@ -102,7 +103,7 @@ impl Proxy {
             tracing::warn!(session = id.0, source = %record.source, "two records claim the same");
             return false;
         }
-        let Record { offer, media, source, path, .. } = record;
+        let Record { offer, media, source, path, used_tcp, .. } = record;
         let client_ip = offer.client_ip;
         let born = now.checked_sub(age).unwrap_or(now);
         let live = path.map(|path| self.adopt_path(id, path, flow, now, out));
@@ -113,7 +114,9 @@ impl Proxy {
         }
         let state = live.map_or(State::Waiting, |live| State::Live(Box::new(live)));
         self.by_ufrags.insert(offer.ufrags.clone(), id);
-        self.sessions.insert(id, Session { offer, media, source, born, state });
+        // Its connections went with the other process, and are awaited anew.
+        let tcp = if used_tcp { TcpPaths::lost(now) } else { TcpPaths::default() };
+        self.sessions.insert(id, Session { offer, media, source, born, state, tcp });
         self.stats.adopted += 1;
         let tuples = self.hold_tuples(id);
         let is_awaited = tuples.is_none();

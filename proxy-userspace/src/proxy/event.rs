@@ -13,8 +13,11 @@ use crate::{
     datapath::{FlowCounters, FlowId},
     origin::OriginId,
     session::{
-        RelayReason, SessionId, SessionOffer, Tuple, offload::RelayCounters, record::Record,
+        RelayReason, SessionId, SessionOffer, Tuple,
+        offload::RelayCounters,
+        record::Record,
         source_port::Rest,
+        tcp::{ConnectionId, TcpPath},
     },
 };
 
@@ -52,6 +55,15 @@ pub enum Event {
         /// The device it came in by.
         ifindex: u32,
     },
+    /// The first frame of a TCP connection was a STUN request whose MESSAGE-INTEGRITY verified.
+    Connected {
+        /// The session its USERNAME names.
+        session: SessionId,
+        /// The connection.
+        path: TcpPath,
+    },
+    /// A look at TCP connections.
+    Carried(Vec<(SessionId, ConnectionId, Carried)>),
     /// The origin sent its first packet.
     Answered(SessionId),
     /// What came of [`super::Action::Install`].
@@ -111,6 +123,15 @@ pub struct Activity {
     pub closing: bool,
     /// Spare tuples that have been silent for too long.
     pub idle_tuples: Vec<Tuple>,
+}
+
+/// What became of a TCP connection since the last look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carried {
+    /// Its client sent something.
+    Bytes,
+    /// It is closed.
+    Ended,
 }
 
 /// What an earlier process left.

@@ -39,6 +39,7 @@ pub(super) fn origin(last: u8) -> Arc<Origin> {
         api: at(1985),
         srt: at(10080),
         rtc: at(8000),
+        rtc_tcp: at(8000),
     })
 }
 
@@ -66,6 +67,7 @@ pub(super) fn offer(name: &str, origin: Arc<Origin>) -> SessionOffer {
         pwd: "0123456789abcdef0123456789abcdef".parse::<IcePwd>().unwrap(),
         client_ip: client_ip(),
         role: Role::Player,
+        tcp: None,
     }
 }
 

@@ -39,11 +39,14 @@ impl Proxy {
 
     pub(super) fn first_heard(&mut self, check: &Check, now: Instant, out: &mut Vec<Action>) -> bool {
         let Some(session) = self.sessions.get_mut(&check.session) else { return false };
+        let was_awaited = session.is_awaited();
         session.state = State::Live(Box::new(Live::new(check.tuple, check.ifindex, check.nominates, now)));
         let client_ip = session.offer.client_ip;
         self.bind(check.session, check.tuple, out);
         out.push(Action::Activate { session: check.session, tuple: check.tuple });
-        self.client_heard(client_ip, out);
+        if was_awaited {
+            self.client_heard(client_ip, out);
+        }
         true
     }
 

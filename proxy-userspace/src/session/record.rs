@@ -25,7 +25,7 @@ use crate::{
 /// The room for a record where it is kept.
 pub const RECORD_SIZE: usize = proxy_common::maps::SESSION_BYTES;
 /// The layout of records; readers refuse others.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// A record as it is kept: followed by zeroes.
 pub fn padded(record: &[u8]) -> io::Result<[u8; RECORD_SIZE]> {
@@ -57,6 +57,8 @@ pub struct Record {
     pub born: SystemTime,
     /// Where its client is, once it was heard.
     pub path: Option<Path>,
+    /// Its client came by TCP, so it may do so again.
+    pub used_tcp: bool,
 }
 
 /// Where a session's client is.
@@ -91,6 +93,7 @@ impl Record {
             source: session.source,
             born: now.1.checked_sub(now.0.saturating_duration_since(session.born)).unwrap_or(now.1),
             path,
+            used_tcp: session.tcp.were_used(),
         })
     }
 
@@ -118,6 +121,7 @@ impl Record {
             out.u32(path.ifindex);
             out.list(&path.backups, encode_tuple);
         });
+        out.u8(u8::from(self.used_tcp));
         out.into_bytes()
     }
 
@@ -149,6 +153,7 @@ impl Record {
                     backups: from.list(decode_tuple)?,
                 })
             })?,
+            used_tcp: decode_flag(from.u8()?)?,
         })
     }
 
@@ -165,7 +170,7 @@ pub fn encode_origin(out: &mut Encoder, origin: &Origin) {
     out.text(&origin.server);
     out.text(&origin.device_id);
     out.ip(origin.ip);
-    for endpoint in [origin.rtmp, origin.http, origin.api, origin.srt, origin.rtc] {
+    for endpoint in [origin.rtmp, origin.http, origin.api, origin.srt, origin.rtc, origin.rtc_tcp] {
         out.option(endpoint, Encoder::address);
     }
 }
@@ -182,6 +187,7 @@ pub fn decode_origin(from: &mut Decoder<'_>) -> Result<Origin, DecodeError> {
         api: from.option(Decoder::address)?,
         srt: from.option(Decoder::address)?,
         rtc: from.option(Decoder::address)?,
+        rtc_tcp: from.option(Decoder::address)?,
     })
 }
 
@@ -195,6 +201,7 @@ fn encode_offer(out: &mut Encoder, offer: &SessionOffer) {
         Role::Publisher => 0,
         Role::Player => 1,
     });
+    out.option(offer.tcp, Encoder::address);
 }
 
 fn decode_offer(from: &mut Decoder<'_>) -> Result<SessionOffer, DecodeError> {
@@ -205,7 +212,16 @@ fn decode_offer(from: &mut Decoder<'_>) -> Result<SessionOffer, DecodeError> {
         pwd: from.parsed::<IcePwd>("password")?,
         client_ip: from.ip()?,
         role: decode_role(from.u8()?)?,
+        tcp: from.option(Decoder::address)?,
     })
+}
+
+fn decode_flag(byte: u8) -> Result<bool, DecodeError> {
+    match byte {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(DecodeError::Invalid("flag")),
+    }
 }
 
 fn decode_role(byte: u8) -> Result<Role, DecodeError> {
@@ -247,11 +263,13 @@ impl SessionOffer {
                 api: at("10.0.1.1:1985"),
                 srt: None,
                 rtc: at("10.0.1.1:8000"),
+                rtc_tcp: None,
             }),
             ufrags: ufrags.parse().expect("a pair of ufrags"),
             pwd: "0123456789abcdef0123456789abcdef".parse().expect("a password"),
             client_ip: [192, 0, 2, 1].into(),
             role: Role::Player,
+            tcp: at("10.0.1.1:8443"),
         }
     }
 }

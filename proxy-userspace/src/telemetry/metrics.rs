@@ -14,12 +14,13 @@ type Labels = Vec<(&'static str, &'static str)>;
 type Counters = Family<Labels, Counter<u64, AtomicU64>>;
 
 /// Writes `totals` in the OpenMetrics text format.
-pub fn encode(totals: &Totals, connections: &[ProtocolTotals]) -> String {
+pub fn encode(totals: &Totals, connections: &[ProtocolTotals], ice_tcp: &[(&'static str, u64)]) -> String {
     let mut registry = Registry::with_prefix("xproxy");
     sessions(&mut registry, totals);
     packets(&mut registry, totals);
     resources(&mut registry, totals);
     streams(&mut registry, connections);
+    media_over_tcp(&mut registry, ice_tcp);
     let mut text = String::new();
     encode_text(&mut text, &registry).expect("writing to a string cannot fail");
     text
@@ -56,6 +57,15 @@ fn streams(registry: &mut Registry, connections: &[ProtocolTotals]) {
     registry.register("connections", "TCP streams carried now", open);
     registry.register("connections_accepted", "TCP streams accepted", accepted);
     registry.register_with_unit("carried", "Bytes of TCP streams carried", Unit::Bytes, bytes);
+}
+
+fn media_over_tcp(registry: &mut Registry, outcomes: &[(&'static str, u64)]) {
+    let family = Counters::default();
+    for (outcome, count) in outcomes {
+        family.get_or_create(&vec![("outcome", *outcome)]).inc_by(*count);
+    }
+    let help = "TCP connections of WebRTC media that ended, by what became of them";
+    registry.register("webrtc_tcp_connections", help, family);
 }
 
 fn packets(registry: &mut Registry, totals: &Totals) {
@@ -131,11 +141,12 @@ mod tests {
         };
         let rtmp =
             ProtocolTotals { protocol: Protocol::Rtmp, open: 2, accepted: 5, to_origin: 7, to_client: 8 };
-        let text = encode(&totals, &[rtmp]);
+        let text = encode(&totals, &[rtmp], &[("late", 4)]);
         for row in [
             r#"xproxy_connections{protocol="rtmp"} 2"#,
             r#"xproxy_connections_accepted_total{protocol="rtmp"} 5"#,
             r#"xproxy_carried_bytes_total{protocol="rtmp",direction="to_client"} 8"#,
+            r#"xproxy_webrtc_tcp_connections_total{outcome="late"} 4"#,
             r#"xproxy_packets_total{datapath="kernel",direction="to_client"} 99"#,
             r#"xproxy_packets_total{datapath="userspace",direction="to_client"} 1"#,
             r#"xproxy_frames_total{datapath="tc",reason="no_flow"} 3"#,

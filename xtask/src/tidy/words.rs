@@ -68,6 +68,7 @@ const BOUNDARIES: &[Boundary] = &[
             "proxy-userspace/src/origin/probe.rs",
             "proxy-userspace/src/rtmp",
             "proxy-userspace/src/live",
+            "proxy-userspace/src/ice_tcp",
         ],
     ),
     boundary(

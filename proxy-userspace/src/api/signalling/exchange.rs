@@ -12,12 +12,18 @@ use axum::{
 };
 use http::{HeaderValue, Method, Request, StatusCode, header, request::Parts};
 use proxy_common::family::prefix;
-use proxy_protocol::{ice::UfragPair, query, sdp::Answer, stream_url::StreamKey};
+use proxy_protocol::{
+    ice::UfragPair,
+    query,
+    sdp::{Answer, OurCandidates},
+    stream_url::StreamKey,
+};
 use tracing::{debug, warn};
 
 use super::{
     ApiError, OfferError, Signalling,
     answer::OriginAnswer,
+    candidate::tcp_endpoint,
     endpoint::Endpoint,
     forward::{ForwardError, Outgoing},
     offer::{self, Offer},
@@ -111,8 +117,7 @@ impl Signalling {
             warn!(%error, origin = %origin.id, "origin's SDP answer cannot be used");
             UNUSABLE
         })?;
-        let local = request.ends.local.ip().to_canonical();
-        let ours = self.candidates.choose(request.query(), request.host(), local).await;
+        let (ours, tcp) = self.with_our_candidates(request, origin, &sdp).await;
         let session = SessionOffer {
             stream: offer.stream.clone(),
             origin: origin.clone(),
@@ -120,9 +125,28 @@ impl Signalling {
             pwd: sdp.pwd().clone(),
             client_ip: request.client.ip,
             role: offer.role,
+            tcp,
         };
         self.sink.offered(session).await?;
-        Ok(Response::from_parts(head, answer.replace_sdp(&body, &sdp.with_candidates(&ours)).into()))
+        Ok(Response::from_parts(head, answer.replace_sdp(&body, &ours).into()))
+    }
+
+    /// The origin's answer with our candidates, and where the origin takes media over TCP if such candidates are among them.
+    async fn with_our_candidates(
+        &self,
+        request: &ClientRequest,
+        origin: &Origin,
+        answer: &Answer<'_>,
+    ) -> (String, Option<SocketAddr>) {
+        let asked = (request.query(), request.host(), request.ends.local.ip().to_canonical());
+        let udp = self.candidates.choose(self.candidates.udp, asked).await;
+        let endpoint = tcp_endpoint(origin, answer, request.query());
+        let Some((receiver, endpoint)) = self.candidates.tcp.zip(endpoint) else {
+            return (answer.with_candidates(&udp), None);
+        };
+        let tcp = self.candidates.choose(receiver, asked).await;
+        let ours = OurCandidates { udp: &udp, tcp: &tcp };
+        (answer.with_candidates_by_transport(&ours), Some(endpoint))
     }
 
     /// Deletes a session at its origin that no client will use.

@@ -45,6 +45,14 @@ fn answer(candidate: &str) -> String {
 
 const ORIGIN_CANDIDATE: &str = "10.0.0.7 8000";
 const OUR_CANDIDATE: &str = "127.0.0.1 18000";
+const MEDIA: Receivers = Receivers { udp: Receiver { bound: None, port: 18000 }, tcp: None };
+
+/// The answer with another candidate of this kind behind each of its candidates.
+fn answer_over_tcp(answer: &str, candidate: &str, priority: u32) -> String {
+    let udp = format!("{candidate} typ host generation 0\r\n");
+    let tcp = format!("a=candidate:1 1 tcp {priority} {candidate} typ host tcptype passive\r\n");
+    answer.replace(&udp, &[udp.as_str(), &tcp].concat())
+}
 
 #[derive(Clone, Debug)]
 struct Recorded {
@@ -65,6 +73,8 @@ impl Recorded {
 enum Manner {
     /// As SRS: 201 to an offer, 200 to a DELETE, JSON where JSON is spoken.
     Srs,
+    /// The same, with media over TCP too.
+    SrsOverTcp,
     /// An error of its own.
     Forbids,
     /// A JSON error, with status 200.
@@ -114,7 +124,10 @@ async fn record(request: Request<Body>) -> Recorded {
 async fn reply(manner: Manner, request: &Recorded) -> Response {
     let sdp = answer(ORIGIN_CANDIDATE);
     match manner {
-        Manner::Srs if request.method == Method::DELETE => StatusCode::OK.into_response(),
+        Manner::Srs | Manner::SrsOverTcp if request.method == Method::DELETE => {
+            StatusCode::OK.into_response()
+        }
+        Manner::SrsOverTcp => created(answer_over_tcp(&sdp, ORIGIN_CANDIDATE, 1_000)),
         Manner::Srs if request.target.starts_with("/rtc/v1/play/") => {
             let sdp = serde_json::to_string(&sdp).unwrap();
             format!("{{\"server\":\"vid\", \"code\":0,\"sdp\":{sdp},\"sessionid\":\"x\"}}\n").into_response()
@@ -143,6 +156,7 @@ fn origin(name: &str, api: SocketAddr) -> Arc<Origin> {
         api: Some(api),
         srt: None,
         rtc: Some("10.0.0.7:8000".parse().unwrap()),
+        rtc_tcp: None,
     })
 }
 
@@ -242,12 +256,21 @@ impl Rig {
     }
 
     fn with(origins: Vec<Arc<Origin>>, refuses: Option<OfferError>, config: &Config) -> Self {
+        Self::receiving(MEDIA, origins, refuses, config)
+    }
+
+    fn receiving(
+        media: Receivers,
+        origins: Vec<Arc<Origin>>,
+        refuses: Option<OfferError>,
+        config: &Config,
+    ) -> Self {
         let registry = Arc::new(ListedOrigins { origins, ..Default::default() });
         let sessions = Arc::new(Sessions { refuses, ..Default::default() });
         let mut config = config.clone();
         config.signalling.origin_timeout = Duration::from_millis(400);
         let resolver = Arc::new(Resolver::new(Duration::from_secs(1)));
-        let signalling = Signalling::new(&config, 18000, registry.clone(), sessions.clone(), resolver);
+        let signalling = Signalling::new(&config, media, registry.clone(), sessions.clone(), resolver);
         let (address, stop) = serve(router(signalling));
         Self { address, registry, sessions, _stop: stop }
     }
@@ -307,6 +330,30 @@ async fn an_exchange_passes_as_it_is_but_for_the_candidates() {
     assert_eq!((&seen.method, seen.target.as_str(), seen.body.as_str()), (&Method::POST, PUBLISH, OFFER));
     assert_eq!(seen.header("host"), rig.address.to_string());
     assert_eq!(seen.header("content-type"), "application/sdp");
+}
+
+#[tokio::test]
+async fn defect_19_tcp_candidates_lead_to_the_port_that_takes_them_or_are_left_out() {
+    let srs = TestOrigin::start("one", Manner::SrsOverTcp);
+    let mut registered = Origin::clone(&srs.origin);
+    registered.rtc_tcp = Some("10.0.0.9:8443".parse().unwrap());
+    let over_tcp = Receivers { tcp: Some(Receiver { bound: None, port: 18443 }), ..MEDIA };
+    let ours = answer_over_tcp(&answer(OUR_CANDIDATE), OUR_CANDIDATE, 2_130_706_430)
+        .replace("2130706430 127.0.0.1 18000", "2130706430 127.0.0.1 18443");
+    for (name, media, origin, expected, endpoint) in [
+        ("at its registered port", over_tcp, registered.clone(), &ours, Some("10.0.0.9:8443")),
+        ("at the port it lists", over_tcp, Origin::clone(&srs.origin), &ours, Some("127.0.0.1:8000")),
+        ("switched off", MEDIA, registered, &answer(OUR_CANDIDATE), None),
+    ] {
+        let rig = Rig::receiving(media, vec![Arc::new(origin)], None, &Config::default());
+        assert_eq!(&rig.post(PUBLISH, OFFER).await.body, expected, "{name}");
+        let offered = rig.sessions.offered.lock()[0].tcp.map(|endpoint| endpoint.to_string());
+        assert_eq!(offered.as_deref(), endpoint, "{name}");
+    }
+    let without = TestOrigin::start("two", Manner::Srs);
+    let rig = Rig::receiving(over_tcp, vec![without.origin.clone()], None, &Config::default());
+    assert_eq!(rig.post(PUBLISH, OFFER).await.body, answer(OUR_CANDIDATE));
+    assert_eq!(rig.sessions.offered.lock()[0].tcp, None);
 }
 
 #[tokio::test]

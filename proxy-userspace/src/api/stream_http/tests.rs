@@ -90,6 +90,7 @@ impl Rig {
             api: None,
             srt: None,
             rtc: None,
+            rtc_tcp: None,
         };
         self.registry.register(origin).await.unwrap();
     }

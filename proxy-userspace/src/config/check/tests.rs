@@ -41,6 +41,31 @@ fn defaults_of_our_own_are_as_documented() {
 }
 
 #[test]
+fn media_over_tcp_is_taken_where_that_over_udp_is_unless_told_otherwise() {
+    let where_is = |variables: &[(&str, &str)]| {
+        Config::from_variables(variables.iter().copied()).map(|config| config.webrtc_tcp())
+    };
+    let own = |ip: Option<[u8; 4]>, port| WebrtcTcp::Own(Listen { ip: ip.map(Into::into), port });
+    const TCP: &str = "PROXY_WEBRTC_TCP_SERVER";
+    assert_eq!(where_is(&[]).unwrap(), own(None, 18000));
+    assert_eq!(where_is(&[("PROXY_SRS_PORTS", "on")]).unwrap(), own(None, 8000));
+    assert_eq!(
+        where_is(&[("PROXY_WEBRTC_SERVER", "10.0.0.1:8000")]).unwrap(),
+        own(Some([10, 0, 0, 1]), 8000)
+    );
+    assert_eq!(where_is(&[(TCP, "443")]).unwrap(), own(None, 443));
+    assert_eq!(where_is(&[(TCP, "off")]).unwrap(), WebrtcTcp::Off);
+    assert_eq!(where_is(&[(TCP, "11985")]).unwrap(), WebrtcTcp::HttpApi);
+    assert_eq!(where_is(&[("PROXY_HTTP_API", "18000")]).unwrap(), WebrtcTcp::HttpApi);
+    for taken in [("PROXY_RTMP_SERVER", "18000"), ("PROXY_TCP_SOURCE_PORTS", "18000-18050")] {
+        let config = variables(&[taken]);
+        assert_eq!((config.webrtc_tcp(), config.warnings.len()), (WebrtcTcp::Off, 1), "{taken:?}");
+        refuses(&[taken, (TCP, "18000")], TCP);
+    }
+    refuses(&[(TCP, "none")], TCP);
+}
+
+#[test]
 fn ids_in_playlists_are_made_with_what_the_fleet_shares() {
     const TOKEN: [(&str, &str); 3] = [
         ("PROXY_HTTP_API_AUTH_ENABLED", "on"),

@@ -44,7 +44,8 @@ impl Sockets {
                 | Role::HttpApi(_)
                 | Role::HttpServer(_)
                 | Role::SystemApi(_)
-                | Role::RtmpServer(_) => {}
+                | Role::RtmpServer(_)
+                | Role::WebrtcTcp(_) => {}
             }
         }
         let mut sockets =

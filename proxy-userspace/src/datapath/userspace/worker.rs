@@ -203,12 +203,10 @@ impl Worker {
         let (payload, span) = datagram;
         let (counters, table) = (&self.counters, &self.shared.table);
         let Ok(message) = Message::parse(payload) else { return counters.count(Reason::MalformedStun) };
-        let Some(peer) = message.username().and_then(|name| table.by_username(name)) else {
-            return counters.count(Reason::UnknownUser);
+        let peer = match table.authenticate(&message) {
+            Ok(peer) => peer,
+            Err(stranger) => return counters.count(stranger.reason()),
         };
-        if !message.verify_integrity(peer.pwd.as_key()) {
-            return counters.count(Reason::BadIntegrity);
-        }
         let nominates = message.use_candidate();
         let known = table.by_tuple(&tuple).filter(|bound| bound.peer.session == peer.session);
         match known {

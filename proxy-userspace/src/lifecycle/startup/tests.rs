@@ -25,6 +25,7 @@ fn record() -> Record {
         source: "10.0.1.254:61007".parse().unwrap(),
         born: SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000),
         path: None,
+        used_tcp: false,
     }
 }
 

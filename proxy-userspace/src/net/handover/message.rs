@@ -66,6 +66,8 @@ pub enum Role {
     SystemApi(SocketAddr),
     /// A listener of `PROXY_RTMP_SERVER`.
     RtmpServer(SocketAddr),
+    /// A listener of `PROXY_WEBRTC_TCP_SERVER`.
+    WebrtcTcp(SocketAddr),
 }
 
 impl Message {
@@ -154,6 +156,10 @@ impl Role {
                 out.u8(7);
                 out.address(address);
             }
+            Self::WebrtcTcp(address) => {
+                out.u8(8);
+                out.address(address);
+            }
         }
     }
 
@@ -167,6 +173,7 @@ impl Role {
             5 => Ok(Self::HttpServer(from.address()?)),
             6 => Ok(Self::SystemApi(from.address()?)),
             7 => Ok(Self::RtmpServer(from.address()?)),
+            8 => Ok(Self::WebrtcTcp(from.address()?)),
             _ => Err(DecodeError::Invalid("kind of socket")),
         }
     }
@@ -193,6 +200,7 @@ mod tests {
                 Role::HttpApi(v4),
                 Role::HttpServer(v6),
                 Role::RtmpServer(v4),
+                Role::WebrtcTcp(v6),
                 Role::SystemApi(v4),
             ]),
             Message::State(b"anything".to_vec()),
@@ -241,6 +249,7 @@ mod tests {
             any_address().prop_map(Role::HttpApi),
             any_address().prop_map(Role::HttpServer),
             any_address().prop_map(Role::RtmpServer),
+            any_address().prop_map(Role::WebrtcTcp),
             any_address().prop_map(Role::SystemApi),
         ]
     }

@@ -102,7 +102,8 @@ impl Entry {
         info!(
             device = %origin.device_id, id = %origin.id, ip = %origin.ip,
             rtmp = origin.rtmp.map(display), http = origin.http.map(display), api = origin.api.map(display),
-            srt = origin.srt.map(display), rtc = origin.rtc.map(display), "Register SRS media server"
+            srt = origin.srt.map(display), rtc = origin.rtc.map(display),
+            rtc_tcp = origin.rtc_tcp.map(display), "Register SRS media server"
         );
     }
 

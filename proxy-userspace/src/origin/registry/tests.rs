@@ -112,6 +112,7 @@ fn origin(server: &str, run: &str) -> Origin {
         api: None,
         srt: None,
         rtc: None,
+        rtc_tcp: None,
     }
 }
 

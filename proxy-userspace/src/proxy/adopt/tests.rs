@@ -20,7 +20,7 @@ fn record(name: &str, last: u8, port: u16, client_port: Option<u16>) -> Record {
     let offer = offer(name, origin(last));
     let media = offer.origin.rtc.unwrap();
     let path = client_port.map(|port| Path { active: tuple(port), ifindex: 3, backups: vec![] });
-    Record { offer, media, source: source(port), born: SystemTime::UNIX_EPOCH, path }
+    Record { offer, media, source: source(port), born: SystemTime::UNIX_EPOCH, path, used_tcp: false }
 }
 
 fn flow(id: u32, last: u8, port: u16, client_port: u16) -> InheritedFlow {

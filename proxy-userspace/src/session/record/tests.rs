@@ -20,6 +20,7 @@ fn example() -> Record {
         source: "10.0.1.254:61007".parse().unwrap(),
         born: SystemTime::UNIX_EPOCH + Duration::from_millis(1_790_000_000_123),
         path: Some(Path { active: tuple(5000), ifindex: 3, backups: vec![tuple(5001)] }),
+        used_tcp: true,
     }
 }
 
@@ -90,10 +91,11 @@ prop_compose! {
     fn any_record()(
         stream in "[a-z]{1,20}/[a-z]{1,20}/[a-z0-9_.-]{1,40}",
         ufrags in "[a-zA-Z0-9+/]{4,32}:[a-zA-Z0-9+/]{4,32}",
-        endpoints in proptest::collection::vec(proptest::option::of(any_address()), 5),
+        endpoints in proptest::collection::vec(proptest::option::of(any_address()), 7),
         (media, source, client) in (any_address(), any_address(), any_address()),
         millis in 0..u64::MAX / 4,
         device in ".{0,40}",
+        used_tcp in any::<bool>(),
         path in proptest::option::of((any_tuple(), any::<u32>(), proptest::collection::vec(any_tuple(), 0..8))),
     ) -> Record {
         let mut offer = SessionOffer::example(&stream, &ufrags);
@@ -101,6 +103,7 @@ prop_compose! {
         (origin.rtmp, origin.http, origin.api) = (endpoints[0], endpoints[1], endpoints[2]);
         (origin.srt, origin.rtc, origin.ip) = (endpoints[3], endpoints[4], media.ip());
         origin.device_id = device;
+        (origin.rtc_tcp, offer.tcp) = (endpoints[5], endpoints[6]);
         offer.client_ip = client.ip();
         Record {
             offer,
@@ -108,6 +111,7 @@ prop_compose! {
             source,
             born: SystemTime::UNIX_EPOCH + Duration::from_millis(millis),
             path: path.map(|(active, ifindex, backups)| Path { active, ifindex, backups }),
+            used_tcp,
         }
     }
 }
