@@ -7,7 +7,7 @@ mod server;
 use std::io::{self, BufRead, Read};
 
 pub use client::{Request, Url};
-pub use server::{Arrived, Server};
+pub use server::{Arrived, Server, answer};
 
 const LARGEST_BODY: usize = 1 << 20;
 

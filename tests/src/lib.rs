@@ -9,6 +9,7 @@ pub mod deadlines;
 pub mod demo;
 pub mod fault;
 pub mod frame;
+pub mod frames;
 pub mod http;
 pub mod impaired;
 mod interrupt;

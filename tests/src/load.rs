@@ -3,6 +3,7 @@
 //! [`Client`] is one session for end-to-end tests; [`run`] starts many, lets them run and reports.
 
 mod client;
+mod path;
 mod peer;
 mod report;
 mod run;
@@ -13,6 +14,7 @@ mod swarm;
 mod synthetic;
 
 pub use client::{Client, ClientOptions};
+pub use path::Over;
 pub use report::{Report, SessionReport};
 pub use run::{ApiKind, End, LoadOptions, run};
 pub use sequence::Sequence;

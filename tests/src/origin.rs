@@ -18,6 +18,7 @@ mod routes;
 mod session;
 mod stats;
 mod streams;
+mod tcp;
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -46,6 +47,8 @@ pub struct OriginConfig {
     pub api: SocketAddr,
     /// Where media is received; port 0 picks one.
     pub rtc: SocketAddr,
+    /// Where media over TCP is received.
+    pub rtc_tcp: RtcTcp,
     /// Where RTMP is served, if it is. Proxies ask for it at registration.
     pub rtmp: Option<SocketAddr>,
     /// Where HTTP-FLV, HTTP-TS and HLS are served, if they are.
@@ -65,6 +68,17 @@ pub struct OriginConfig {
     pub server_id: String,
     /// New at every start.
     pub service_id: String,
+}
+
+/// Where an origin takes media over TCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RtcTcp {
+    /// Nowhere: its answers list UDP alone.
+    Off,
+    /// On a port of its own; 0 picks one.
+    At(SocketAddr),
+    /// On the port of the HTTP API.
+    WithApi,
 }
 
 /// An address for candidate lines.
@@ -104,6 +118,7 @@ impl OriginConfig {
         Self {
             api: any_port,
             rtc: any_port,
+            rtc_tcp: RtcTcp::Off,
             rtmp: Some(any_port),
             http: Some(any_port),
             hls: HlsSettings::default(),
@@ -125,6 +140,7 @@ pub struct Origin {
     media: Option<JoinHandle<()>>,
     live: Live,
     _api: Server,
+    _tcp: Option<Server>,
     _heartbeat: Option<heartbeat::Beating>,
 }
 
@@ -135,6 +151,8 @@ pub struct Endpoints {
     pub api: SocketAddr,
     /// Media.
     pub rtc: SocketAddr,
+    /// Media over TCP.
+    pub rtc_tcp: Option<SocketAddr>,
     /// RTMP.
     pub rtmp: Option<SocketAddr>,
     /// HTTP-FLV, HTTP-TS and HLS.
@@ -151,15 +169,24 @@ impl Origin {
         let socket = bind_media(config.rtc).with_context(|| format!("failed to bind udp {}", config.rtc))?;
         let rtc = socket.local_addr()?;
         let (commands, mailbox) = mailbox()?;
-        let media = Media::new(Arc::clone(&config), socket, mailbox)?;
         let api = api::serve(&config, commands.clone())
             .with_context(|| format!("failed to listen on tcp {}", config.api))?;
+        let tcp = match config.rtc_tcp {
+            RtcTcp::At(address) => Some(tcp::listen(address, &commands)?),
+            RtcTcp::Off | RtcTcp::WithApi => None,
+        };
+        let rtc_tcp = match config.rtc_tcp {
+            RtcTcp::Off => None,
+            RtcTcp::At(_) => tcp.as_ref().map(Server::address),
+            RtcTcp::WithApi => Some(api.address()),
+        };
+        let media = Media::new(Arc::clone(&config), socket, rtc_tcp, mailbox)?;
         let live = Live::start(config.rtmp, config.http, config.hls.clone())?;
-        let endpoints = Endpoints { api: api.address(), rtc, rtmp: live.rtmp, http: live.http };
+        let endpoints = Endpoints { api: api.address(), rtc, rtc_tcp, rtmp: live.rtmp, http: live.http };
         let beating =
             config.heartbeat.clone().map(|heartbeat| heartbeat.start(&config, endpoints)).transpose()?;
         let media = Some(thread::spawn(move || media.run()));
-        Ok(Self { endpoints, commands, media, live, _api: api, _heartbeat: beating })
+        Ok(Self { endpoints, commands, media, live, _api: api, _tcp: tcp, _heartbeat: beating })
     }
 
     /// Where the origin listens.

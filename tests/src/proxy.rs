@@ -199,12 +199,16 @@ pub struct Session {
     pub media: String,
     /// Where the origin sees it.
     pub source: String,
-    /// `waiting`, `userspace` or `kernel`.
+    /// `waiting`, `tcp`, `userspace` or `kernel`.
     pub state: String,
     /// Why it is not forwarded in the kernel.
     pub reason: Option<String>,
     /// Where the client is.
     pub client: Option<String>,
+    /// Where its TCP connections come from.
+    pub tcp: Vec<String>,
+    /// Seconds since it was offered.
+    pub age: f64,
     /// Packets relayed by userspace.
     pub userspace: Directions,
     /// Packets forwarded by the kernel.
@@ -446,6 +450,16 @@ impl<'a> Proxy<'a> {
             ensure!(Instant::now() < end, "{up} of {count} origins are up: {body}");
             std::thread::sleep(STEP);
         }
+    }
+
+    /// The value of a metric, with its labels as they stand in `/metrics`.
+    ///
+    /// # Errors
+    /// When the proxy does not answer or has no such metric.
+    pub fn metric(&self, name: &str) -> Result<u64> {
+        let text = self.get("/metrics")?;
+        let row = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(row.with_context(|| format!("no metric {name} in {text}"))?.parse()?)
     }
 
     /// Fetches from the system API.

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, TcpListener},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering::Relaxed},
@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use parking_lot::Mutex;
+use proxy_protocol::sdp::{Candidate, Transport};
 use proxy_protocol::stun::{Class, Message, MessageBuilder, Method, TransactionId};
 use proxy_userspace::net::udp::{Burst, Meta, RecvBatch, SendBatch, Transmit, UdpSocket};
 use rustix::net::sockopt::{
@@ -33,6 +34,8 @@ const AGAIN: Duration = Duration::from_millis(50);
 pub struct RawOrigin {
     /// Its media socket.
     pub media: Endpoint,
+    /// Where it takes media over TCP, if it does.
+    pub frames: Option<TcpListener>,
     id: String,
     ip: IpAddr,
     api: Server,
@@ -54,6 +57,8 @@ pub struct RawSession {
     pub username: String,
     /// Where to send media.
     pub proxy: SocketAddr,
+    /// Where to connect for media over TCP.
+    pub proxy_tcp: Option<SocketAddr>,
     /// The resource to delete.
     pub location: String,
 }
@@ -197,23 +202,42 @@ impl RawOrigin {
     /// # Errors
     /// When an address cannot be bound.
     pub fn start(ip: impl Into<IpAddr>, id: &str) -> Result<Self> {
+        Self::start_with(ip.into(), id, None)
+    }
+
+    /// As [`RawOrigin::start`], and takes media over TCP too.
+    ///
+    /// # Errors
+    /// When an address cannot be bound.
+    pub fn start_over_tcp(ip: impl Into<IpAddr>, id: &str) -> Result<Self> {
         let ip = ip.into();
+        Self::start_with(ip, id, Some(TcpListener::bind((ip, 0))?))
+    }
+
+    fn start_with(ip: IpAddr, id: &str, frames: Option<TcpListener>) -> Result<Self> {
         let media = Endpoint::bind(ip)?;
         // Room for the checks of a crowd.
         rustix::net::sockopt::set_socket_recv_buffer_size_force(&media.socket, SOCKET_BUFFER)?;
         let any_port = SocketAddr::new(ip, 0);
-        let port = media.address().port();
+        let ports = (media.address().port(), frames.as_ref().map(port_of).transpose()?);
         let sessions = Arc::new(AtomicU32::new(0));
         let name = id.to_owned();
-        let api = Server::start(any_port, move |arrived| Some(respond(arrived, &name, ip, port, &sessions)))?;
+        let api =
+            Server::start(any_port, move |arrived| Some(respond(arrived, &name, ip, ports, &sessions)))?;
         let rtmp = Server::accept(any_port, drop)?;
-        Ok(Self { media, id: id.to_owned(), ip, api, rtmp })
+        Ok(Self { media, frames, id: id.to_owned(), ip, api, rtmp })
     }
 
     /// What the user fragments of its sessions begin with.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    fn rtc(&self) -> Result<Vec<String>> {
+        let tcp = self.frames.as_ref().map(port_of).transpose()?;
+        let udp = format!("udp://0.0.0.0:{}", self.media.address().port());
+        Ok(std::iter::once(udp).chain(tcp.map(|port| format!("tcp://0.0.0.0:{port}"))).collect())
     }
 
     /// Sends a heartbeat to `url` from the calling thread's network namespace.
@@ -225,7 +249,7 @@ impl RawOrigin {
             "device_id": self.id, "ip": self.ip.to_string(), "server": self.id, "service": "raw", "pid": "1",
             "rtmp": [self.rtmp.address().port().to_string()],
             "api": [self.api.address().port().to_string()],
-            "rtc": [format!("udp://0.0.0.0:{}", self.media.address().port())],
+            "rtc": self.rtc()?,
         });
         let request = Request::new("POST", Url::parse(url)?).body("application/json", body.to_string());
         let response = request.send()?;
@@ -243,10 +267,17 @@ pub fn play(api: &str, stream: &str, remote_ufrag: &str) -> Result<RawSession> {
     let response = Request::new("POST", url).body("application/sdp", offer(remote_ufrag)).send()?;
     ensure!(response.status == 201, "answered {}: {}", response.status, response.body);
     let answer = proxy_protocol::sdp::Answer::parse(&response.body)?;
-    let candidate = answer.candidates().first().context("the answer has no candidate")?;
+    let candidate = |wanted| {
+        let found = answer.candidates().iter().find(|candidate| candidate.transport == wanted);
+        let address = |candidate: &Candidate<'_>| -> Result<SocketAddr> {
+            Ok(SocketAddr::new(candidate.host.parse()?, candidate.port))
+        };
+        found.map(address).transpose()
+    };
     Ok(RawSession {
         username: format!("{}:{remote_ufrag}", answer.ufrag().as_str()),
-        proxy: SocketAddr::new(candidate.host.parse()?, candidate.port),
+        proxy: candidate(Transport::Udp)?.context("the answer has no candidate")?,
+        proxy_tcp: candidate(Transport::Tcp)?,
         location: response.headers.get("Location").context("no Location")?.to_owned(),
     })
 }
@@ -283,15 +314,28 @@ fn answer(id: TransactionId, seen: SocketAddr) -> Vec<u8> {
         .build()
 }
 
-fn respond(arrived: &Arrived, id: &str, ip: IpAddr, port: u16, sessions: &AtomicU32) -> Response {
+fn port_of(listener: &TcpListener) -> io::Result<u16> {
+    Ok(listener.local_addr()?.port())
+}
+
+fn respond(
+    arrived: &Arrived,
+    id: &str,
+    ip: IpAddr,
+    (port, tcp): (u16, Option<u16>),
+    sessions: &AtomicU32,
+) -> Response {
     if arrived.method != "POST" {
         return Response::new(200, "text/plain", "");
     }
     let session = sessions.fetch_add(1, Relaxed);
+    let tcp =
+        tcp.map(|port| format!("a=candidate:1 1 tcp 2130706431 {ip} {port} typ host tcptype passive\r\n"));
+    let tcp = tcp.unwrap_or_default();
     let sdp = format!(
         "v=0\r\no=SRS/7.0.18 1 2 IN IP4 0.0.0.0\r\ns=SRSPlaySession\r\nt=0 0\r\na=ice-lite\r\n\
          m=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\na=ice-ufrag:{id}{session:04}\r\na=ice-pwd:{PWD}\r\n\
-         a=mid:0\r\na=sendonly\r\na=candidate:0 1 udp 2130706431 {ip} {port} typ host generation 0\r\n"
+         a=mid:0\r\na=sendonly\r\na=candidate:0 1 udp 2130706431 {ip} {port} typ host generation 0\r\n{tcp}"
     );
     let location =
         format!("/rtc/v1/whip/?action=delete&token=t&session={id}{session:04}:{}", remote_ufrag(arrived));

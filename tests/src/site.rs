@@ -11,7 +11,7 @@ use anyhow::Result;
 use crate::{
     load::{Client, ClientOptions, Swarm},
     netns::{Family, Namespace, Routed},
-    origin::{Heartbeat, Origin, OriginConfig},
+    origin::{Heartbeat, Origin, OriginConfig, RtcTcp},
     proxy::{Engine, Proxy, Status},
 };
 
@@ -140,4 +140,17 @@ pub fn origin_with(
     config.heartbeat = Some(Heartbeat::every_second(Proxy::register_url(proxy), "origin", ip));
     adjust(&mut config);
     namespace.enter(|| Origin::start(config))
+}
+
+/// As [`origin`], and takes media over TCP there.
+///
+/// # Errors
+/// When it does not start.
+pub fn origin_over(
+    namespace: &Namespace,
+    ip: impl Into<IpAddr>,
+    proxy: impl Into<IpAddr>,
+    rtc_tcp: RtcTcp,
+) -> Result<Origin> {
+    origin_with(namespace, ip, proxy, |config| config.rtc_tcp = rtc_tcp)
 }

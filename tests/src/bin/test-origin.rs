@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Parser;
 use integration_tests::origin::{
-    Candidate, Endpoints, Heartbeat, HeartbeatFormat, HlsSettings, Origin, OriginConfig,
+    Candidate, Endpoints, Heartbeat, HeartbeatFormat, HlsSettings, Origin, OriginConfig, RtcTcp,
 };
 
 /// An origin in the shape of SRS: WebRTC over one UDP port; RTMP, HTTP-FLV, HTTP-TS and HLS
@@ -19,6 +19,9 @@ struct Arguments {
     /// Address of the media port
     #[arg(long, default_value = "0.0.0.0:8000")]
     rtc: SocketAddr,
+    /// Address of media over TCP, which is not taken if this is not given; that of the HTTP API if they are equal
+    #[arg(long)]
+    rtc_tcp: Option<SocketAddr>,
     /// Address of RTMP
     #[arg(long, default_value = "0.0.0.0:1935")]
     rtmp: SocketAddr,
@@ -84,6 +87,11 @@ fn config(arguments: Arguments) -> OriginConfig {
     OriginConfig {
         api: arguments.api,
         rtc: arguments.rtc,
+        rtc_tcp: match arguments.rtc_tcp {
+            None => RtcTcp::Off,
+            Some(address) if address == arguments.api => RtcTcp::WithApi,
+            Some(address) => RtcTcp::At(address),
+        },
         rtmp: Some(arguments.rtmp),
         http: Some(arguments.http),
         hls: HlsSettings {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use integration_tests::http::Url;
-use integration_tests::load::{ApiKind, End, LoadOptions, Report, run};
+use integration_tests::load::{ApiKind, End, LoadOptions, Over, Report, run};
 
 /// Publishes and plays many WebRTC streams and counts every packet
 #[derive(Debug, Parser)]
@@ -47,6 +47,9 @@ struct Arguments {
     /// Which HTTP interface to use
     #[arg(long, value_enum, default_value = "whip")]
     api: Api,
+    /// Use the TCP candidates of answers instead of those of UDP
+    #[arg(long)]
+    tcp: bool,
     /// End sessions by silence instead of DELETE
     #[arg(long)]
     abandon: bool,
@@ -89,6 +92,7 @@ fn options(arguments: Arguments) -> Result<LoadOptions> {
             Api::Whip => ApiKind::Whip,
             Api::Legacy => ApiKind::Legacy,
         },
+        over: if arguments.tcp { Over::Tcp } else { Over::Udp },
         end: if arguments.abandon { End::Abandon } else { End::Delete },
     })
 }

@@ -119,7 +119,11 @@ where
     }
 }
 
-fn answer(stream: TcpStream, handler: &dyn Fn(&Arrived) -> Option<Response>) -> io::Result<()> {
+/// Answers a connection's one request.
+///
+/// # Errors
+/// When the request does not come, or the answer does not get through.
+pub fn answer(stream: TcpStream, handler: &dyn Fn(&Arrived) -> Option<Response>) -> io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     let request = read_request(&stream)?;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use super::path::Over;
 use super::peer::{self, Peer, Plan};
 use super::signalling::{self, Api, Exchange};
 use super::stats::{ClientStats, Role};
@@ -28,6 +29,8 @@ pub struct ClientOptions {
     pub audio: bool,
     /// The local address of media and HTTP; by default the one that reaches the server.
     pub bind: Option<IpAddr>,
+    /// Which candidates of the answer are used.
+    pub over: Over,
     /// A socket to use for media instead of a fresh one.
     pub socket: Option<UdpSocket>,
 }
@@ -51,13 +54,21 @@ impl ClientOptions {
 
     fn new(url: &str, role: Role) -> Result<Self> {
         let url = Url::parse(url)?;
-        Ok(Self { url, api: Api::Whip, role, bitrate: 1_000_000, audio: true, bind: None, socket: None })
+        let (bitrate, over) = (1_000_000, Over::Udp);
+        Ok(Self { url, api: Api::Whip, role, bitrate, audio: true, bind: None, over, socket: None })
     }
 
     /// Uses SRS's JSON API with this stream instead of WHIP.
     #[must_use]
     pub fn legacy(mut self, stream_url: impl Into<String>) -> Self {
         self.api = Api::Legacy { stream_url: stream_url.into() };
+        self
+    }
+
+    /// Uses these candidates of the answer.
+    #[must_use]
+    pub fn over(mut self, over: Over) -> Self {
+        self.over = over;
         self
     }
 
@@ -93,12 +104,20 @@ impl Client {
     /// # Errors
     /// When the server cannot be reached, refuses, or answers something unusable.
     pub fn connect(swarm: &Arc<Swarm>, mut options: ClientOptions) -> Result<Self> {
-        let socket = options.bound_socket()?;
+        let socket = match options.over {
+            Over::Udp => Some(options.bound_socket()?),
+            Over::Tcp | Over::TcpAt(_) => None,
+        };
         let plan = Plan { role: options.role, bitrate: options.bitrate, audio: options.audio };
         let (mut peer, pending, offer) = Peer::offer(socket, plan)?;
         let posted = Instant::now();
         let exchange = signalling::exchange(&options.api, &options.url, &offer, options.bind)?;
-        peer.accept(pending, &exchange.answer, posted)?;
+        let answer = match options.over {
+            Over::Udp => exchange.answer.clone(),
+            Over::Tcp => peer.connect(&exchange.answer, None, options.bind)?,
+            Over::TcpAt(address) => peer.connect(&exchange.answer, Some(address), options.bind)?,
+        };
+        peer.accept(pending, &answer, posted)?;
         let peer = Box::new(peer);
         let id =
             swarm.commands().ask(|reply| Command::Add { peer, reply }).context("the swarm has stopped")?;

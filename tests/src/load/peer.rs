@@ -1,7 +1,8 @@
 //! One client session: the media stack's instance, its socket, and what it sends and counts.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
@@ -11,6 +12,7 @@ use str0m::net::{Protocol, Receive, Transmit};
 use str0m::rtp::RtpWrite;
 use str0m::{Candidate, Event, Input, Output, Rtc};
 
+use super::path::{self, Framed, Path};
 use super::sequence::Sequence;
 use super::stats::{ClientStats, Role, Track};
 use super::synthetic::{Packet, Source};
@@ -26,7 +28,7 @@ pub(super) struct Plan {
 #[derive(Debug)]
 pub(super) struct Peer {
     rtc: Rtc,
-    socket: UdpSocket,
+    path: Path,
     local: SocketAddr,
     /// Sockets of earlier addresses, kept open so that late packets get no ICMP error, like those to a phone
     /// that has left a network.
@@ -46,10 +48,16 @@ struct Outgoing {
 }
 
 impl Peer {
-    /// Makes the offer for a socket that is bound to a definite address.
-    pub(super) fn offer(socket: UdpSocket, plan: Plan) -> Result<(Self, SdpPendingOffer, String)> {
-        socket.set_nonblocking(true)?;
-        let local = socket.local_addr()?;
+    /// Makes the offer for a socket that is bound to a definite address; without one, the path is made later.
+    pub(super) fn offer(socket: Option<UdpSocket>, plan: Plan) -> Result<(Self, SdpPendingOffer, String)> {
+        let (path, local) = match socket {
+            Some(socket) => {
+                socket.set_nonblocking(true)?;
+                let local = socket.local_addr()?;
+                (Path::Udp(socket), Some(local))
+            }
+            None => (Path::None, None),
+        };
         let now = Instant::now();
         let mut rtc = Rtc::builder()
             .clear_codecs()
@@ -59,7 +67,10 @@ impl Peer {
             .set_rtp_mode(true)
             .set_stats_interval(None)
             .build(now);
-        rtc.add_local_candidate(Candidate::host(local, "udp")?);
+        if let Some(local) = local {
+            rtc.add_local_candidate(Candidate::host(local, "udp")?);
+        }
+        let local = local.unwrap_or(SocketAddr::from(([0; 4], 0)));
         let direction = if plan.role == Role::Publisher { Direction::SendOnly } else { Direction::RecvOnly };
         let kinds =
             [MediaKind::Audio, MediaKind::Video].into_iter().filter(|kind| plan.audio || kind.is_video());
@@ -71,7 +82,7 @@ impl Peer {
         let outgoing = Vec::new();
         let peer = Self {
             rtc,
-            socket,
+            path,
             local,
             retired: Vec::new(),
             plan,
@@ -94,8 +105,24 @@ impl Peer {
         Ok(())
     }
 
-    pub(super) fn socket(&self) -> &UdpSocket {
-        &self.socket
+    /// Connects to a TCP candidate of `answer`, or to another address, and goes over this connection and nothing else;
+    /// returns the answer to be taken then.
+    pub(super) fn connect(
+        &mut self,
+        answer: &str,
+        at: Option<SocketAddr>,
+        from: Option<IpAddr>,
+    ) -> Result<String> {
+        let (answer, to) = path::tcp_alone(answer, at)?;
+        let framed = Framed::connect(to, from)?;
+        let local = framed.local_addr()?;
+        self.rtc.add_local_candidate(Candidate::host(local, "tcp")?);
+        (self.path, self.local, self.stats.local) = (Path::Tcp(framed), local, local);
+        Ok(answer)
+    }
+
+    pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.path.descriptor()
     }
 
     pub(super) fn stats(&self) -> ClientStats {
@@ -106,7 +133,9 @@ impl Peer {
     pub(super) fn migrate(&mut self, socket: UdpSocket) -> Result<()> {
         socket.set_nonblocking(true)?;
         let (old, new) = (self.local, socket.local_addr()?);
-        self.retired.push(std::mem::replace(&mut self.socket, socket));
+        if let Path::Udp(old) = std::mem::replace(&mut self.path, Path::Udp(socket)) {
+            self.retired.push(old);
+        }
         self.local = new;
         self.stats.migrated_to(new);
         self.rtc.direct_api().invalidate_candidate(&Candidate::host(old, "udp")?);
@@ -122,11 +151,11 @@ impl Peer {
 
     /// Takes all that waits in the socket; follow it by [`Peer::drain`].
     pub(super) fn receive(&mut self) {
-        let mut buffer = [0; 2048];
+        let mut buffer = [0; 1 << 16];
         self.receive_stragglers(&mut buffer);
         // A refused datagram surfaces here as the socket's pending error; it concerns what was sent before.
         loop {
-            match self.socket.recv_from(&mut buffer) {
+            match self.path.receive(&mut buffer) {
                 Ok((length, source)) => {
                     let (datagram, now) = (&buffer[..length], Instant::now());
                     if datagram.first().is_some_and(|first| *first >= 128) {
@@ -135,6 +164,11 @@ impl Peer {
                     self.take(datagram, source, now);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) if self.path.protocol() == Protocol::Tcp => {
+                    self.path = Path::None;
+                    self.stats.disconnected = true;
+                    return;
+                }
                 Err(_) => self.stats.socket_errors += 1,
             }
         }
@@ -152,7 +186,7 @@ impl Peer {
 
     fn take(&mut self, datagram: &[u8], source: SocketAddr, now: Instant) {
         self.count(datagram, now);
-        let received = Receive::new(Protocol::Udp, source, self.local, datagram);
+        let received = Receive::new(self.path.protocol(), source, self.local, datagram);
         if let Ok(received) = received {
             let _ = self.rtc.handle_input(Input::Receive(now, received));
             self.drain(now);
@@ -196,6 +230,8 @@ impl Peer {
 
     /// Sends what the stack wants sent and returns the next deadline.
     pub(super) fn drain(&mut self, now: Instant) -> Instant {
+        // What fails here is noticed when the end is read.
+        let _ = self.path.flush();
         loop {
             match self.rtc.poll_output() {
                 Ok(Output::Timeout(deadline)) => {
@@ -216,7 +252,7 @@ impl Peer {
         if transmit.contents.first().is_some_and(|first| *first < 2) {
             self.stats.requested(now);
         }
-        if self.socket.send_to(&transmit.contents, transmit.destination).is_err() {
+        if self.path.send(&transmit.contents, transmit.destination).is_err() {
             self.stats.socket_errors += 1;
         }
     }
@@ -248,7 +284,7 @@ impl Peer {
 }
 
 /// Sockets that clients make for themselves.
-pub(super) fn bind(ip: std::net::IpAddr) -> Result<UdpSocket> {
+pub(super) fn bind(ip: IpAddr) -> Result<UdpSocket> {
     let socket = UdpSocket::bind((ip, 0)).with_context(|| format!("failed to bind {ip}"))?;
     // Beyond the system's limit only with privilege; a smaller buffer still works.
     let _ = rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, 1 << 20);

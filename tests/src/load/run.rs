@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use super::client::{Client, ClientOptions};
+use super::path::Over;
 use super::report::Report;
 use super::stats::Role;
 use super::swarm::Swarm;
@@ -58,6 +59,8 @@ pub struct LoadOptions {
     pub migrate_after: Option<Duration>,
     /// Which interface to use.
     pub api: ApiKind,
+    /// Which candidates of answers are used.
+    pub over: Over,
     /// How sessions end.
     pub end: End,
 }
@@ -137,6 +140,7 @@ impl LoadOptions {
             bitrate: self.bitrate,
             audio: self.audio,
             bind: (!self.bind.is_empty()).then(|| self.bind[index % self.bind.len()]),
+            over: self.over,
             socket: None,
         };
         match self.api {

@@ -70,6 +70,8 @@ pub struct ClientStats {
     pub retransmitted: u64,
     /// Errors of the socket, such as a refused port.
     pub socket_errors: u64,
+    /// The TCP connection that media went over is closed.
+    pub disconnected: bool,
     /// The other side ended the session.
     pub closed_by_peer: bool,
     /// Received RTP streams, counted on the wire.
@@ -90,6 +92,7 @@ impl ClientStats {
             sent: 0,
             retransmitted: 0,
             socket_errors: 0,
+            disconnected: false,
             closed_by_peer: false,
             tracks: Vec::new(),
             migrations: Vec::new(),

@@ -159,12 +159,15 @@ impl Loop {
 
     fn watch(&self, id: PeerId, peer: &Peer) {
         // Only a full table of watches could fail here; the session would then show no packets.
-        let _ = epoll::add(&self.epoll, peer.socket(), epoll::EventData::new_u64(id), epoll::EventFlags::IN);
+        let Some(descriptor) = peer.descriptor() else { return };
+        let _ = epoll::add(&self.epoll, descriptor, epoll::EventData::new_u64(id), epoll::EventFlags::IN);
     }
 
     fn remove(&mut self, id: PeerId) -> Option<Box<Peer>> {
         let peer = self.peers.remove(&id)?;
-        let _ = epoll::delete(&self.epoll, peer.socket());
+        if let Some(descriptor) = peer.descriptor() {
+            let _ = epoll::delete(&self.epoll, descriptor);
+        }
         self.deadlines.remove(id);
         Some(peer)
     }

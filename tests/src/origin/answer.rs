@@ -4,11 +4,18 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
+use proxy_protocol::sdp::Transport;
+
 use super::SIGNATURE;
 use super::session::Role;
 
 /// Rewrites the stack's answer.
-pub(super) fn in_srs_shape(answer: &str, candidates: &[SocketAddr], role: Role, stream: &str) -> String {
+pub(super) fn in_srs_shape(
+    answer: &str,
+    candidates: &[(Transport, SocketAddr)],
+    role: Role,
+    stream: &str,
+) -> String {
     let mut shaped = String::with_capacity(answer.len() + 512);
     let mut in_media = false;
     for line in answer.lines().filter(|line| !is_trickle(line)) {
@@ -48,10 +55,14 @@ fn shape_line(line: &str, role: Role, stream: &str) -> String {
     }
 }
 
-fn push_candidates(sdp: &mut String, candidates: &[SocketAddr]) {
-    for (index, candidate) in candidates.iter().enumerate() {
+fn push_candidates(sdp: &mut String, candidates: &[(Transport, SocketAddr)]) {
+    for (index, (transport, candidate)) in candidates.iter().enumerate() {
         let (ip, port) = (candidate.ip(), candidate.port());
-        push_line(sdp, &format!("a=candidate:{index} 1 udp 2130706431 {ip} {port} typ host generation 0"));
+        let (name, extension) = match transport {
+            Transport::Udp => ("udp", "generation 0"),
+            Transport::Tcp => ("tcp", "tcptype passive"),
+        };
+        push_line(sdp, &format!("a=candidate:{index} 1 {name} 2130706431 {ip} {port} typ host {extension}"));
     }
 }
 
@@ -67,13 +78,21 @@ mod tests {
                          m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=candidate:1 1 udp 1 10.0.0.1 8000 typ host ufrag u\r\n\
                          a=end-of-candidates\r\na=mid:0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:1\r\n";
 
+    const CANDIDATES: [(Transport, &str); 2] =
+        [(Transport::Udp, "10.9.8.7:8001"), (Transport::Tcp, "10.9.8.7:8443")];
+
+    fn parsed((transport, address): (Transport, &str)) -> (Transport, SocketAddr) {
+        (transport, address.parse().unwrap())
+    }
+
     #[test]
     fn every_media_section_ends_with_the_candidate() {
-        let shaped = in_srs_shape(STACK, &["10.9.8.7:8001".parse().unwrap()], Role::Player, "live/s");
-        let candidate = "a=candidate:0 1 udp 2130706431 10.9.8.7 8001 typ host generation 0\r\n";
+        let shaped = in_srs_shape(STACK, &CANDIDATES.map(parsed), Role::Player, "live/s");
+        let candidate = "a=candidate:0 1 udp 2130706431 10.9.8.7 8001 typ host generation 0\r\n\
+                         a=candidate:1 1 tcp 2130706431 10.9.8.7 8443 typ host tcptype passive\r\n";
         assert!(shaped.contains(&format!("a=mid:0\r\n{candidate}m=video")));
         assert!(shaped.ends_with(&format!("a=mid:1\r\n{candidate}")));
-        assert_eq!(shaped.matches("a=candidate").count(), 2);
+        assert_eq!(shaped.matches("a=candidate").count(), 4);
     }
 
     #[test]

@@ -11,15 +11,19 @@ use str0m::IceCreds;
 use super::console::{Console, Ids};
 use super::media::{Answer, Command};
 use super::session::{Offer, Role};
-use super::{Candidate, OriginConfig, SIGNATURE};
-use crate::http::{Arrived, Headers, Response, Server};
+use super::{Candidate, OriginConfig, RtcTcp, SIGNATURE, tcp};
+use crate::http::{Arrived, Headers, Response, Server, answer};
 use crate::mailbox::Sender;
 
 pub(super) fn serve(config: &Arc<OriginConfig>, media: Sender<Command>) -> io::Result<Server> {
-    let api = Api { config: Arc::clone(config), media, ids: Ids::default() };
-    Server::start(config.api, move |request| {
-        let response = api.handle(request).map(as_srs)?;
-        Some(if request.headers.get("origin").is_some() { shared_with_pages(response) } else { response })
+    let with_media = config.rtc_tcp == RtcTcp::WithApi;
+    let api = Arc::new(Api { config: Arc::clone(config), media, ids: Ids::default() });
+    Server::accept(config.api, move |stream| {
+        if with_media && tcp::is_framed(&stream).unwrap_or(false) {
+            let _ = tcp::serve(stream, &api.media);
+        } else {
+            let _ = answer(stream, &|request| api.respond(request));
+        }
     })
 }
 
@@ -50,6 +54,11 @@ fn empty(status: u16) -> Response {
 }
 
 impl Api {
+    fn respond(&self, request: &Arrived) -> Option<Response> {
+        let response = self.handle(request).map(as_srs)?;
+        Some(if request.headers.get("origin").is_some() { shared_with_pages(response) } else { response })
+    }
+
     /// `None` closes the connection without an answer, as SRS does with PATCH and with an offer that it cannot use.
     fn handle(&self, request: &Arrived) -> Option<Response> {
         match (request.method.as_str(), request.path()) {

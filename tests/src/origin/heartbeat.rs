@@ -55,7 +55,7 @@ enum Body<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         http: Option<[String; 1]>,
         api: [String; 1],
-        rtc: [String; 1],
+        rtc: Vec<String>,
     },
 }
 
@@ -118,8 +118,15 @@ impl Heartbeat {
                 rtmp: endpoints.rtmp.map(|address| [address.port().to_string()]),
                 http: endpoints.http.map(|address| [address.port().to_string()]),
                 api: [endpoints.api.port().to_string()],
-                rtc: [format!("udp://0.0.0.0:{}", endpoints.rtc.port())],
+                rtc: rtc(endpoints),
             },
         }
     }
+}
+
+/// UDP first, as in SRS.
+fn rtc(endpoints: Endpoints) -> Vec<String> {
+    let udp = format!("udp://0.0.0.0:{}", endpoints.rtc.port());
+    let tcp = endpoints.rtc_tcp.map(|address| format!("tcp://0.0.0.0:{}", address.port()));
+    std::iter::once(udp).chain(tcp).collect()
 }

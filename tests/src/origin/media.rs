@@ -10,14 +10,16 @@ use std::os::fd::AsFd as _;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use proxy_protocol::sdp::Transport;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use str0m::IceCreds;
 
 use super::routes::Routes;
-use super::session::{Emitted, MediaPacket, Offer, Received, Role, Session, SessionId};
+use super::session::{Emitted, Local, MediaPacket, Offer, Outlets, Received, Role, Session, SessionId};
 use super::stats::OriginStats;
 use super::streams::Streams;
+use super::tcp::{Link, Links, Remote};
 use super::{OriginConfig, answer, random_id};
 use crate::deadlines::Deadlines;
 use crate::mailbox::Mailbox;
@@ -44,6 +46,19 @@ pub(super) enum Command {
         client_id: String,
         reply: mpsc::Sender<bool>,
     },
+    /// A TCP connection whose first frame is a request.
+    Linked {
+        peer: SocketAddr,
+        link: Link,
+    },
+    /// A frame of such a connection.
+    Frame {
+        peer: SocketAddr,
+        packet: Vec<u8>,
+    },
+    Unlinked {
+        peer: SocketAddr,
+    },
     Stats {
         reply: mpsc::Sender<OriginStats>,
     },
@@ -63,6 +78,9 @@ pub(super) struct Media {
     config: Arc<OriginConfig>,
     socket: UdpSocket,
     port: u16,
+    /// Where frames come in, if anywhere.
+    tcp: Option<SocketAddr>,
+    links: Links,
     mailbox: Mailbox<Command>,
     sessions: HashMap<SessionId, Session>,
     routes: Routes,
@@ -79,6 +97,7 @@ impl Media {
     pub(super) fn new(
         config: Arc<OriginConfig>,
         socket: UdpSocket,
+        tcp: Option<SocketAddr>,
         mailbox: Mailbox<Command>,
     ) -> io::Result<Self> {
         Ok(Self {
@@ -86,6 +105,8 @@ impl Media {
             routes: Routes::new(config.address_first),
             config,
             socket,
+            tcp,
+            links: Links::default(),
             mailbox,
             sessions: HashMap::new(),
             streams: Streams::default(),
@@ -108,6 +129,9 @@ impl Media {
                     Command::Offer { offer, reply } => drop(reply.send(self.accept(offer))),
                     Command::Delete { username, token } => self.delete(&username, &token),
                     Command::Kick { client_id, reply } => drop(reply.send(self.kick(&client_id))),
+                    Command::Linked { peer, link } => self.links.add(peer, link),
+                    Command::Frame { peer, packet } => self.receive(&packet, Remote::Tcp(peer)),
+                    Command::Unlinked { peer } => self.links.remove(peer),
                     Command::Stats { reply } => drop(reply.send(self.stats())),
                     Command::Stop => return,
                 }
@@ -135,22 +159,34 @@ impl Media {
         let mut buffer = [0; 2048];
         for _ in 0..BATCH {
             let Ok((length, source)) = self.socket.recv_from(&mut buffer) else { return };
-            self.receive(&buffer[..length], source);
+            self.receive(&buffer[..length], Remote::Udp(source));
         }
     }
 
-    fn receive(&mut self, datagram: &[u8], source: SocketAddr) {
-        let id = self.routes.find(datagram, source);
+    fn receive(&mut self, datagram: &[u8], source: Remote) {
+        let id = match source {
+            Remote::Udp(address) => self.routes.find(datagram, address),
+            Remote::Tcp(peer) => self.routes.named(datagram).or_else(|| self.links.session(peer)),
+        };
         let Some((id, session)) = id.and_then(|id| Some((id, self.sessions.get_mut(&id)?))) else {
             self.totals.unclaimed += 1;
+            self.refuse(source);
             return;
         };
         let now = Instant::now();
-        match session.receive(datagram, source, now) {
-            Received::Accepted => self.routes.bind(source, id),
-            Received::Refused => self.totals.refused += 1,
+        match (session.receive(datagram, source, now), source) {
+            (Received::Accepted, Remote::Udp(address)) => self.routes.bind(address, id),
+            (Received::Accepted, Remote::Tcp(peer)) => self.links.bind(peer, id),
+            (Received::Refused, _) => self.totals.refused += 1,
         }
         self.drain(id, now);
+    }
+
+    /// A connection of nobody is closed; a datagram of nobody is silently lost.
+    fn refuse(&mut self, source: Remote) {
+        if let Remote::Tcp(peer) = source {
+            self.links.remove(peer);
+        }
     }
 
     fn wake_due_sessions(&mut self) {
@@ -173,7 +209,7 @@ impl Media {
     fn drain(&mut self, id: SessionId, now: Instant) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let mut emitted = std::mem::take(&mut self.emitted);
-        let deadline = session.drain(&self.socket, &mut emitted, now);
+        let deadline = session.drain(&Outlets { udp: &self.socket, tcp: &self.links }, &mut emitted, now);
         self.deadlines.set(id, deadline);
         let (alive, stream) = (session.is_alive(), session.stream().to_owned());
         for item in emitted.drain(..) {
@@ -213,8 +249,10 @@ impl Media {
         ensure!(!is_busy, "stream {stream} is busy");
         let credentials = self.credentials(&offer);
         let candidates = self.candidates(&offer)?;
+        let of = |wanted| candidates.iter().find(|(transport, _)| *transport == wanted).map(|(_, at)| *at);
+        let local = Local { udp: of(Transport::Udp).context("no candidate")?, tcp: of(Transport::Tcp) };
         let id = SessionId(self.newest.0 + 1);
-        let (session, sdp) = Session::accept(id, offer, credentials, candidates[0], Instant::now())?;
+        let (session, sdp) = Session::accept(id, offer, credentials, local, Instant::now())?;
         self.newest = id;
         let sdp = answer::in_srs_shape(&sdp, &candidates, role, &stream);
         let (username, token) = (session.username().to_owned(), session.token().to_owned());
@@ -233,11 +271,18 @@ impl Media {
         offer.credentials.as_ref().filter(is_free).cloned().unwrap_or_else(drawn)
     }
 
-    fn candidates(&self, offer: &Offer) -> Result<Vec<SocketAddr>> {
-        let all = offer.candidates.iter().chain(&self.config.candidates);
-        let candidates =
-            all.map(|candidate| SocketAddr::new(candidate.ip, candidate.port.unwrap_or(self.port)));
-        let candidates = answer::in_srs_order(candidates);
+    fn candidates(&self, offer: &Offer) -> Result<Vec<(Transport, SocketAddr)>> {
+        let all = || offer.candidates.iter().chain(&self.config.candidates);
+        let with = |port: u16| {
+            let at = move |candidate: &super::Candidate| {
+                SocketAddr::new(candidate.ip, candidate.port.unwrap_or(port))
+            };
+            answer::in_srs_order(all().map(at))
+        };
+        let mut tcp = self.tcp.map(|tcp| with(tcp.port())).unwrap_or_default().into_iter();
+        let both = |udp| [(Transport::Udp, Some(udp)), (Transport::Tcp, tcp.next())];
+        let candidates = with(self.port).into_iter().flat_map(both);
+        let candidates: Vec<_> = candidates.filter_map(|(transport, at)| Some((transport, at?))).collect();
         ensure!(!candidates.is_empty(), "the origin has no candidate address");
         Ok(candidates)
     }
@@ -272,6 +317,7 @@ impl Media {
         let Some(session) = self.sessions.remove(&id) else { return };
         self.totals.ended += 1;
         self.routes.remove(id);
+        self.links.end(id);
         self.deadlines.remove(id);
         self.streams.remove(session.stream(), id);
     }
@@ -280,6 +326,6 @@ impl Media {
         let mut sessions: Vec<_> = self.sessions.iter().collect();
         sessions.sort_by_key(|(id, _)| **id);
         let sessions = sessions.into_iter().map(|(_, session)| session.stats()).collect();
-        OriginStats { sessions, ..self.totals.clone() }
+        OriginStats { sessions, connections: self.links.count(), ..self.totals.clone() }
     }
 }

@@ -54,9 +54,14 @@ impl Routes {
         self.by_address.retain(|_, id| *id != session);
     }
 
+    /// The session that a request names.
+    pub(super) fn named(&self, datagram: &[u8]) -> Option<SessionId> {
+        self.by_username.get(username(datagram)?).copied()
+    }
+
     pub(super) fn find(&self, datagram: &[u8], source: SocketAddr) -> Option<SessionId> {
         let bound = || self.by_address.get(&source).copied();
-        let named = || self.by_username.get(username(datagram)?).copied();
+        let named = || self.named(datagram);
         if self.address_first { bound().or_else(named) } else { named().or_else(bound) }
     }
 }

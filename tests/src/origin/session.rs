@@ -17,6 +17,7 @@ use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc};
 use super::player::Lanes;
 use super::routes;
 use super::stats::SessionStats;
+use super::tcp::{Links, Remote};
 
 /// Counts up from 1 within one origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -94,14 +95,37 @@ pub(super) struct Session {
     offer: Offer,
     username: String,
     token: String,
-    local: SocketAddr,
+    local: Local,
     tracks: Vec<Track>,
     lanes: Lanes,
     started: Instant,
     last_seen: Instant,
     connected_after: Option<Duration>,
-    remote: Option<SocketAddr>,
+    remote: Option<Remote>,
     counters: Counters,
+}
+
+/// The addresses that a session is reached at.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Local {
+    pub(super) udp: SocketAddr,
+    pub(super) tcp: Option<SocketAddr>,
+}
+
+/// The ways out to peers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Outlets<'a> {
+    pub(super) udp: &'a UdpSocket,
+    pub(super) tcp: &'a Links,
+}
+
+impl Outlets<'_> {
+    fn send(self, to: Remote, packet: &[u8]) -> bool {
+        match to {
+            Remote::Udp(address) => self.udp.send_to(packet, address).is_ok(),
+            Remote::Tcp(peer) => self.tcp.send(peer, packet),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -121,7 +145,7 @@ impl Session {
         id: SessionId,
         offer: Offer,
         credentials: IceCreds,
-        local: SocketAddr,
+        local: Local,
         now: Instant,
     ) -> Result<(Self, String)> {
         let username = format!("{}:{}", credentials.ufrag, offer.ufrag());
@@ -131,7 +155,12 @@ impl Session {
             .set_local_ice_credentials(credentials)
             .set_stats_interval(None)
             .build(now);
-        rtc.add_local_candidate(Candidate::host(local, "udp").context("failed to use the media address")?);
+        rtc.add_local_candidate(
+            Candidate::host(local.udp, "udp").context("failed to use the media address")?,
+        );
+        if let Some(tcp) = local.tcp {
+            rtc.add_local_candidate(Candidate::host(tcp, "tcp").context("failed to use the TCP address")?);
+        }
         let sdp = SdpOffer::from_sdp_string(&offer.sdp).context("failed to parse the offer")?;
         let answer = rtc.sdp_api().accept_offer(sdp).context("failed to accept the offer")?.to_sdp_string();
         let session = Self {
@@ -178,9 +207,12 @@ impl Session {
     }
 
     /// Takes one datagram; follow it by [`Session::drain`].
-    pub(super) fn receive(&mut self, datagram: &[u8], source: SocketAddr, now: Instant) -> Received {
-        let (proto, destination) = (Protocol::Udp, self.local);
-        let Ok(received) = Receive::new(proto, source, destination, datagram) else {
+    pub(super) fn receive(&mut self, datagram: &[u8], source: Remote, now: Instant) -> Received {
+        let (proto, destination) = match source {
+            Remote::Udp(_) => (Protocol::Udp, self.local.udp),
+            Remote::Tcp(_) => (Protocol::Tcp, self.local.tcp.unwrap_or(self.local.udp)),
+        };
+        let Ok(received) = Receive::new(proto, source.address(), destination, datagram) else {
             return Received::Refused;
         };
         let input = Input::Receive(now, received);
@@ -211,28 +243,37 @@ impl Session {
         Received::Refused
     }
 
-    fn move_to(&mut self, source: SocketAddr) {
+    fn move_to(&mut self, source: Remote) {
         let before = self.remote.replace(source);
         self.counters.moves += u32::from(before.is_some_and(|before| before != source));
     }
 
     /// Sends what the stack wants sent, collects what others must act on, and returns the next deadline.
-    pub(super) fn drain(&mut self, socket: &UdpSocket, emitted: &mut Vec<Emitted>, now: Instant) -> Instant {
+    pub(super) fn drain(
+        &mut self,
+        outlets: &Outlets<'_>,
+        emitted: &mut Vec<Emitted>,
+        now: Instant,
+    ) -> Instant {
         loop {
             match self.rtc.poll_output() {
                 Ok(Output::Timeout(deadline)) => return deadline,
-                Ok(Output::Transmit(transmit)) => self.transmit(socket, &transmit),
+                Ok(Output::Transmit(transmit)) => self.transmit(*outlets, &transmit),
                 Ok(Output::Event(event)) => emitted.extend(self.act_on(event, now)),
                 Err(_) => self.rtc.disconnect(),
             }
         }
     }
 
-    fn transmit(&mut self, socket: &UdpSocket, transmit: &Transmit) {
+    fn transmit(&mut self, outlets: Outlets<'_>, transmit: &Transmit) {
         let is_stun = transmit.contents.first().is_some_and(|first| *first < 2);
-        let target = if is_stun { Some(transmit.destination) } else { self.remote };
+        let asked = match transmit.proto {
+            Protocol::Tcp => Remote::Tcp(transmit.destination),
+            Protocol::Udp | Protocol::SslTcp | Protocol::Tls => Remote::Udp(transmit.destination),
+        };
+        let target = if is_stun { Some(asked) } else { self.remote };
         let Some(target) = target else { return };
-        if socket.send_to(&transmit.contents, target).is_ok() {
+        if outlets.send(target, &transmit.contents) {
             self.counters.datagrams_out += 1;
             self.counters.bytes_out += transmit.contents.len() as u64;
         }
@@ -294,7 +335,8 @@ impl Session {
             stream: self.offer.stream.clone(),
             publish: self.offer.role == Role::Publisher,
             connected_after_ms: self.connected_after.map(|after| after.as_millis()),
-            remote: self.remote,
+            remote: self.remote.map(Remote::address),
+            over_tcp: self.remote.is_some_and(Remote::is_tcp),
             moves: self.counters.moves,
             datagrams_in: self.counters.datagrams_in,
             datagrams_out: self.counters.datagrams_out,

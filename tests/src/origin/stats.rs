@@ -15,6 +15,8 @@ pub struct OriginStats {
     pub unclaimed: u64,
     /// Datagrams of a session that the media stack refused, for instance for a wrong message integrity.
     pub refused: u64,
+    /// TCP connections that are open.
+    pub connections: usize,
     /// Sessions that ended, for whatever reason.
     pub ended: u64,
     /// The living sessions.
@@ -80,6 +82,8 @@ pub struct SessionStats {
     pub connected_after_ms: Option<u128>,
     /// The address that media is sent to: that of the newest STUN request.
     pub remote: Option<SocketAddr>,
+    /// Whether that is a TCP connection.
+    pub over_tcp: bool,
     /// How often that address has changed.
     pub moves: u32,
     /// Datagrams of any kind from the peer.
