@@ -3,7 +3,7 @@
 mod words;
 
 use std::{
-    io::{ErrorKind, Read as _, Write as _},
+    io::{ErrorKind, Write as _},
     net::{SocketAddr, TcpStream},
     time::Duration,
 };

@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at its first failure")]
 
 use std::{
-    io::{ErrorKind, Read as _, Write as _},
+    io::{ErrorKind, Write as _},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     thread,
     time::{Duration, Instant},

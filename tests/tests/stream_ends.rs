@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at its first failure")]
 
 use std::{
-    io::{ErrorKind, Read as _, Write as _},
+    io::{ErrorKind, Write as _},
     net::{Shutdown, TcpStream},
     time::{Duration, Instant},
 };

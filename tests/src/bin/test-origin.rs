@@ -109,8 +109,9 @@ fn config(arguments: Arguments) -> OriginConfig {
 
 #[expect(clippy::print_stdout, reason = "scripts wait for this line")]
 fn announce(origin: &Origin) {
-    let Endpoints { api, rtc, rtmp, http } = origin.endpoints();
+    let Endpoints { api, rtc, rtc_tcp, rtmp, http } = origin.endpoints();
     let shown =
         |address: Option<SocketAddr>| address.map_or_else(|| "-".to_owned(), |address| address.to_string());
-    println!("test-origin: api={api} rtc={rtc} rtmp={} http={}", shown(rtmp), shown(http));
+    let [rtc_tcp, rtmp, http] = [rtc_tcp, rtmp, http].map(shown);
+    println!("test-origin: api={api} rtc={rtc} rtc-tcp={rtc_tcp} rtmp={rtmp} http={http}");
 }

@@ -31,7 +31,11 @@ impl OriginApi {
         let answer = if call.is_kick() {
             let kick = Question { method: Method::DELETE, ..get };
             let answer = self.asker.ask(&origin, &kick, srs_api::plain).await?;
-            info!(id = id.id, origin = %origin.id, by = %call.client.ip, code = answer.code, "client is kicked");
+            let by = call.client.ip;
+            match answer.code {
+                0 => info!(id = id.id, origin = %origin.id, %by, "client is kicked"),
+                code => info!(id = id.id, origin = %origin.id, %by, code, "origin kicked no client"),
+            }
             answer
         } else {
             self.asker.ask(&origin, &get, one_of(kind, &origin)).await?

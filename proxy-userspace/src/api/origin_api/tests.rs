@@ -105,6 +105,7 @@ impl Rig {
             api,
             srt: None,
             rtc: None,
+            rtc_tcp: None,
         };
         self.registry.register(origin).await.unwrap();
     }

@@ -58,16 +58,12 @@ impl StaticFiles {
 }
 
 fn refused(error: &io::Error) -> ApiError {
-    match error.kind() {
-        io::ErrorKind::NotFound
-        | io::ErrorKind::NotADirectory
-        | io::ErrorKind::PermissionDenied
-        | io::ErrorKind::InvalidFilename => NOTHING,
-        _ => {
-            debug!(%error, "failed to read a static file");
-            ApiError::Unavailable("the file cannot be read now")
-        }
+    use io::ErrorKind::{InvalidFilename, NotADirectory, NotFound, PermissionDenied};
+    if [NotFound, NotADirectory, PermissionDenied, InvalidFilename].contains(&error.kind()) {
+        return NOTHING;
     }
+    debug!(%error, "failed to read a static file");
+    ApiError::Unavailable("the file cannot be read now")
 }
 
 fn say_missing(directory: &Path, is_given: bool) {

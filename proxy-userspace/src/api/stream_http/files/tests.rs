@@ -15,7 +15,7 @@ impl Site {
     fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("xproxy-site-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let site = Self(std::env::temp_dir().join(name));
+        let site = Self(Path::new("/tmp").join(name));
         fs::create_dir_all(site.path("empty")).unwrap();
         fs::create_dir_all(site.path("players/.git")).unwrap();
         fs::write(site.0.join("secret.txt"), "secret").unwrap();
