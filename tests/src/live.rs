@@ -1,6 +1,7 @@
 //! Live streams over TCP between programs that are not ours: nginx with its RTMP module or node-media-server is the origin;
 //! FFmpeg, rtmpdump, curl, GStreamer and Chromium are the clients. And between bare sockets, where a test says every byte.
 
+mod held;
 mod nginx;
 mod programs;
 mod scratch;
@@ -20,6 +21,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 pub use self::{
+    held::Held,
     nginx::{Cache, Nginx, sockets},
     programs::{Finished, ffmpeg, finish, frames_in, play, publish, start},
     scratch::{Clip, Scratch},

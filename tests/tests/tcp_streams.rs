@@ -162,7 +162,13 @@ fn connect() -> TcpStream {
     stream
 }
 
-/// How long a plain handshake takes, from the connection on.
+/// How long a plain handshake takes if nothing else of the machine holds it up: the fastest of several.
+fn quickest_handshake(namespace: &Namespace) -> Duration {
+    const TIMES: usize = 15;
+    (0..TIMES).map(|_| handshake(namespace)).min().unwrap()
+}
+
+/// How long a plain handshake takes, from the connection on: two round trips.
 fn handshake(namespace: &Namespace) -> Duration {
     let begin = Instant::now();
     let mut stream = namespace.enter(connect);
@@ -179,10 +185,11 @@ fn handshake(namespace: &Namespace) -> Duration {
 fn defect_29_clients_that_never_finish_their_handshake_delay_nobody_and_are_disconnected() {
     const MANY: usize = 300;
     const TIMEOUT: Duration = Duration::from_secs(8);
-    const PROMPT: Duration = Duration::from_secs(2);
+    /// What a scheduler may do to the quickest of several on a machine that is never idle.
+    const NOISE: Duration = Duration::from_millis(20);
     let network = Direct::new().unwrap();
     let stage = Stage::start(&network, &[("PROXY_API_CLIENT_TIMEOUT", "8s")]).unwrap();
-    let alone = handshake(&network.client);
+    let alone = quickest_handshake(&network.client);
     wait_until_nobody_is_connected(&stage.proxy);
     let begin = Instant::now();
     let mut idle: Vec<TcpStream> = network.client.enter(|| (0..MANY).map(|_| connect()).collect());
@@ -191,8 +198,9 @@ fn defect_29_clients_that_never_finish_their_handshake_delay_nobody_and_are_disc
         stream.write_all(&[3; 100]).unwrap();
     }
     wait_for_connections(&stage.proxy, SOON, |listed| listed.len() == MANY).unwrap();
-    let among = handshake(&network.client);
-    assert!((alone < PROMPT) && (among < PROMPT), "alone {alone:?}, among {MANY} {among:?}");
+    let among = quickest_handshake(&network.client);
+    // Its own round trips once more are what the others may cost it.
+    assert!(among <= 2 * alone + NOISE, "alone {alone:?}, among {MANY} {among:?}");
     let waiting = connections(&stage.proxy).unwrap().len();
     assert!(waiting >= MANY, "{waiting} were still waiting {:?} after the first came", begin.elapsed());
     for stream in &mut idle {

@@ -20,10 +20,11 @@ use tokio::{
 };
 use tracing::warn;
 
-pub use self::dial::Dialer;
+pub use self::{dial::Dialer, room::RECEIVED};
 use crate::config::Listen;
 
 mod dial;
+mod room;
 
 const BACKLOG: i32 = 1024;
 /// How long accepting rests after the system refused a connection, which is mostly a lack of descriptors.
@@ -174,6 +175,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    room::limit(&socket);
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
@@ -181,6 +183,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// A listener that is bound and listens already.
 fn adopt(listener: OwnedFd) -> io::Result<TcpListener> {
+    room::limit(&listener);
     TcpListener::from_std(listener.into())
 }
 

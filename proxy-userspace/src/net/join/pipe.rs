@@ -84,3 +84,52 @@ impl Drop for Pipe {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write as _,
+        net::{TcpListener, TcpStream},
+    };
+
+    use rustix::pipe::fcntl_getpipe_size;
+
+    use super::*;
+
+    /// A socket that has received much, in writes of so many bytes.
+    fn filled(at_once: usize) -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (receiver, _) = listener.accept().unwrap();
+        sender.set_nonblocking(true).unwrap();
+        sender.set_nodelay(true).unwrap();
+        let some = vec![7; at_once];
+        while sender.write(&some).is_ok() {}
+        (sender, receiver)
+    }
+
+    #[test]
+    fn a_pipe_holds_at_most_what_it_is_made_for_however_small_the_packets_are() {
+        for at_once in [100, 5_000, 1 << 20] {
+            let (_sender, receiver) = filled(at_once);
+            let mut pipe = Pipe::borrow().unwrap();
+            let ends = pipe.ends.as_ref().unwrap();
+            assert!(fcntl_getpipe_size(&ends.read).unwrap() <= SIZE);
+            let moved = pipe.fill_from(&receiver).unwrap();
+            assert!((1..=SIZE).contains(&moved), "{moved} bytes in writes of {at_once}");
+            assert_eq!(pipe.filled(), moved);
+        }
+    }
+
+    #[test]
+    fn only_an_empty_pipe_is_lent_again() {
+        let (_sender, receiver) = filled(5_000);
+        let mut pipe = Pipe::borrow().unwrap();
+        pipe.fill_from(&receiver).unwrap();
+        SPARE.with_borrow_mut(Vec::clear);
+        drop(pipe);
+        assert!(SPARE.with_borrow(Vec::is_empty));
+        drop(Pipe::borrow().unwrap());
+        assert_eq!(SPARE.with_borrow(Vec::len), 1);
+    }
+}

@@ -17,6 +17,8 @@ use tokio::{
     time::timeout,
 };
 
+use super::room;
+
 /// How many ports are tried: those before may be at rest (TIME_WAIT), or somebody else's.
 const ATTEMPTS: u32 = 512;
 
@@ -58,6 +60,7 @@ impl Dialer {
         let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         // A port may be in use towards another origin; towards the same one, connecting fails.
         socket.set_reuseaddr(true)?;
+        room::limit(&socket);
         socket.bind(from)?;
         socket.connect(to).await
     }
