@@ -29,6 +29,9 @@ use crate::{
 /// How often picks of streams in use are renewed; the least time they last is longer.
 const REFRESH: Duration = Duration::from_secs(20);
 
+/// What the task of a connection may take, which is as long as that lasts: most of them are viewers, thousands, for hours.
+const TASK: usize = 2048;
+
 /// What a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -143,6 +146,7 @@ impl Connections {
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
+        const { assert!(size_of::<F>() <= TASK, "box what is needed only until streams are joined") };
         let connection = self.enter(protocol, client);
         let id = connection.id;
         let task = tokio::spawn(serve(connection)).abort_handle();

@@ -165,12 +165,14 @@ impl Live {
     }
 
     async fn serve(self, client: TcpStream, wish: Wish, connection: Connection) {
-        let origin = match self.ask(&wish, &connection).await {
+        // What asking takes, and the request, are given back then: streams last longer than their beginnings.
+        let origin = match Box::pin(self.ask(&wish, &connection)).await {
             Ok(origin) => origin,
             Err(refusal) => return refuse(client, refusal).await,
         };
         info!(stream = %wish.stream, "stream started");
         let carries = if wish.is_websocket { Carries::Both } else { Carries::ToClient };
+        drop(wish);
         let carried = match join::prepare(&client) {
             Ok(()) => {
                 let unsent = Unsent::default();

@@ -76,6 +76,13 @@ pub struct Rtmp {
     pub deadlines: Deadlines,
 }
 
+/// Two connections of which bytes mean the same.
+struct Joinable {
+    client: TcpStream,
+    origin: TcpStream,
+    unsent: Unsent,
+}
+
 /// Why a connection ended before its stream did.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
@@ -123,18 +130,27 @@ impl Rtmp {
     }
 
     async fn serve(self, stream: TcpStream, connection: Connection) -> Result<(), Failure> {
+        // All that it takes to come so far is given back then: streams last longer than their beginnings.
+        let Some(joinable) = Box::pin(self.begin(stream, &connection)).await? else { return Ok(()) };
+        debug!("joined");
+        let Joinable { client, origin, unsent } = joinable;
+        Ok(join::join(client, origin, unsent, Carries::Both, self.join, connection.traffic()).await?)
+    }
+
+    /// Talks to both until they can be joined, unless one of them leaves.
+    async fn begin(&self, stream: TcpStream, connection: &Connection) -> Result<Option<Joinable>, Failure> {
         join::prepare(&stream)?;
         let shaken = timeout(self.deadlines.client, Leg::of_client(stream)).await;
         let mut client = shaken.map_err(|_| Failure::ClientTimeout)??;
         let (wish, session) = self.read_wish(&mut client, connection.id()).await?;
         let stream = wish.connect.stream_key(&self.rules, wish.asked.request.name())?;
-        match self.ask(&stream, &wish, &connection).await {
-            Ok(asked) => self.carry(client, session, asked, &wish, &stream, &connection).await,
+        match self.ask(&stream, &wish, connection).await {
+            Ok(asked) => self.relay(client, session, asked, &wish, &stream, connection).await,
             Err(refusal) => self.refuse(client, session, refusal).await,
         }
     }
 
-    async fn carry(
+    async fn relay(
         &self,
         mut client: Leg,
         session: ClientSession,
@@ -142,7 +158,7 @@ impl Rtmp {
         wish: &Wish,
         stream: &StreamKey,
         connection: &Connection,
-    ) -> Result<(), Failure> {
+    ) -> Result<Option<Joinable>, Failure> {
         let Accepted { to_client, to_origin } = session.accepted(std::mem::take(&mut asked.said));
         to_client.iter().try_for_each(|message| client.send(message))?;
         info!(%stream, role = ?wish.asked.request.role(), "stream started");
@@ -150,7 +166,7 @@ impl Rtmp {
             let Answered { mut origin, session, .. } = asked;
             to_origin.iter().try_for_each(|message| origin.send(message))?;
             match relay::until_joinable(&mut client, origin, session, connection.traffic()).await? {
-                Outcome::Ended => return Ok(()),
+                Outcome::Ended => return Ok(None),
                 Outcome::Joinable(origin) => break origin,
                 // The client was told that the stream starts, and need not be told again.
                 Outcome::Redirected(url) => {
@@ -159,10 +175,8 @@ impl Rtmp {
                 }
             }
         };
-        debug!("joined");
-        let ((at_client, to_origin), (at_origin, to_client)) = (client.into_parts(), origin.into_parts());
-        let unsent = Unsent { to_origin, to_client };
-        Ok(join::join(at_client, at_origin, unsent, Carries::Both, self.join, connection.traffic()).await?)
+        let ((client, to_origin), (origin, to_client)) = (client.into_parts(), origin.into_parts());
+        Ok(Some(Joinable { client, origin, unsent: Unsent { to_origin, to_client } }))
     }
 }
 

@@ -50,12 +50,12 @@ impl Rtmp {
     }
 
     /// Tells a client why it gets no stream, and closes.
-    pub(super) async fn refuse(
+    pub(super) async fn refuse<T>(
         &self,
         mut client: Leg,
         session: ClientSession,
         refusal: Refusal,
-    ) -> Result<(), Failure> {
+    ) -> Result<T, Failure> {
         session.refused(&refusal).iter().try_for_each(|message| client.send(message))?;
         timeout(self.deadlines.client, client.flush()).await.map_err(|_| Failure::ClientTimeout)??;
         Err(Failure::Refused(refusal))

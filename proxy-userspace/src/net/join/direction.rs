@@ -40,7 +40,7 @@ pub(super) struct Direction {
 
 impl Direction {
     pub(super) fn new(first: Bytes, means: Means) -> Self {
-        Self { held: Held::Bytes(first), pace: Pace::new(means), phase: Phase::Open, forgets: false }
+        Self { held: Held::of(first), pace: Pace::new(means), phase: Phase::Open, forgets: false }
     }
 
     /// Carries nothing but the end.

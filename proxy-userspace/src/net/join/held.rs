@@ -27,6 +27,11 @@ pub(super) struct Moved {
 }
 
 impl Held {
+    /// Empty bytes may be the end of a big buffer, which is given back.
+    pub(super) fn of(bytes: Bytes) -> Self {
+        if bytes.is_empty() { Self::Nothing } else { Self::Bytes(bytes) }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         match self {
             Self::Nothing => true,
