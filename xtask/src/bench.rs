@@ -20,6 +20,8 @@ enum Subject {
     Layout,
     /// The relay in userspace, against a plain one
     Relay,
+    /// Joined TCP streams, against a router and tokio's copying
+    Join,
 }
 
 impl Subject {
@@ -27,6 +29,7 @@ impl Subject {
         match self {
             Self::Layout => "bench-layout",
             Self::Relay => "bench-relay",
+            Self::Join => "bench-join",
         }
     }
 
@@ -34,7 +37,15 @@ impl Subject {
     fn features(self) -> &'static [&'static str] {
         match self {
             Self::Layout => &["layouts"],
-            Self::Relay => &[],
+            Self::Relay | Self::Join => &[],
+        }
+    }
+
+    /// Whether the proxy itself is measured, and not a part of it.
+    fn needs_proxy(self) -> bool {
+        match self {
+            Self::Layout | Self::Relay => false,
+            Self::Join => true,
         }
     }
 }
@@ -45,6 +56,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let program = args.subject.program();
     shell::announce(format!("building {program} in release mode"));
     let path = shell::release_binary("integration-tests", program, args.subject.features())?;
+    if args.subject.needs_proxy() {
+        // It is found where the program is.
+        shell::release_binary("proxy-userspace", "srs-xproxy", &[])?;
+    }
     shell::announce(format!("running {program}: on a machine that does nothing else the figures mean more"));
     let mut command = privilege::as_root(&path, "loading kernel programs and making network namespaces")?;
     shell::check(command.args(args.quick.then_some("--quick")))

@@ -10,11 +10,11 @@ use super::{
     candidate::{Candidate, Engine},
     flows,
     generator::{End, Generator},
-    measure::{self, Direction, Effort, Samples},
+    measure::{self, Direction, Effort},
     product::Product,
     site::Site,
 };
-use crate::interrupt::Interrupt;
+use crate::{interrupt::Interrupt, samples::Samples};
 
 /// How much more a look-up may cost afterwards.
 const AGEING: f64 = 1.3;

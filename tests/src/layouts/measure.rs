@@ -15,7 +15,7 @@ use super::{
     generator::{End, Generator, Running},
     site::Site,
 };
-use crate::interrupt::Interrupt;
+use crate::{interrupt::Interrupt, samples::Samples};
 
 /// Which generators run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,54 +57,12 @@ impl Effort {
     const LONGEST_WARM_UP: Duration = Duration::from_millis(600);
 }
 
-/// Nanoseconds a frame, of every repeat.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Samples(Vec<f64>);
-
-impl Samples {
-    pub(super) fn push(&mut self, sample: f64) {
-        self.0.push(sample);
-    }
-
-    pub(super) fn median(&self) -> f64 {
-        let mut samples = self.0.clone();
-        samples.sort_by(f64::total_cmp);
-        samples.get(samples.len() / 2).copied().unwrap_or(f64::NAN)
-    }
-
-    pub(super) fn least(&self) -> f64 {
-        self.extremes().0
-    }
-
-    /// What every repeat makes of its samples and those of the same turn of another.
-    pub(super) fn zip(&self, other: &Self, of: impl Fn(f64, f64) -> f64) -> Self {
-        Self(self.0.iter().zip(&other.0).map(|(one, another)| of(*one, *another)).collect())
-    }
-
-    /// As a ratio is written.
-    pub(super) fn ratio(&self) -> String {
-        let (least, most) = self.extremes();
-        format!("{:.2} [{least:.2}..{most:.2}]", self.median())
-    }
-
-    fn extremes(&self) -> (f64, f64) {
-        let least = self.0.iter().copied().fold(f64::INFINITY, f64::min);
-        (least, self.0.iter().copied().fold(0.0, f64::max))
-    }
-}
-
-impl fmt::Display for Samples {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (least, most) = self.extremes();
-        write!(f, "{:.0} [{least:.0}..{most:.0}]", self.median())
-    }
-}
-
 /// What was measured of a candidate with one number of flows.
 #[derive(Clone, Debug)]
 pub(super) struct Figures {
     pub(super) name: &'static str,
     pub(super) bytes_per_flow: u64,
+    /// Nanoseconds a frame, of every repeat.
     pub(super) samples: [Samples; Direction::ALL.len()],
 }
 

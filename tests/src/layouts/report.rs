@@ -5,10 +5,11 @@ use std::fmt;
 use super::{
     churn::Churn,
     fill::{FLOOR, LIMIT, RIVAL},
-    measure::{Direction, Figures, Samples},
+    measure::{Direction, Figures},
     memory::Latency,
     product::PRODUCT,
 };
+use crate::samples::Samples;
 
 /// How much slower than the rival the product may be with one flow: the noise of a machine that is not quiet.
 const SLACK: f64 = 1.05;
