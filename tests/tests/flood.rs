@@ -23,7 +23,7 @@ in_cases!(xdp, tc: {
 });
 
 const FLOOD: Duration = Duration::from_secs(3);
-/// A CPU makes more than a million a second; others may need it too.
+/// A CPU makes more than a million a second, and the proxy drops as many; others may need it too.
 const RATE: f64 = 500_000.0;
 /// Share of a CPU.
 const LIMIT: f64 = 0.2;
@@ -59,8 +59,8 @@ fn a8_a_million_random_tuples_a_second_cost_a_session_nothing(case: Case) {
     for (flood, used, dropped) in outcome.result {
         assert!(flood.rate() > RATE, "{flood:?}");
         assert!(used < LIMIT, "{used}");
-        // The link itself loses a part of what it is flooded with.
-        assert!(dropped as f64 > 0.5 * flood.sent as f64, "{dropped} of {flood:?}");
+        // The link itself loses a part of what it is flooded with: the more, the faster that comes.
+        assert!(dropped as f64 > RATE * flood.time.as_secs_f64(), "{dropped} of {flood:?}");
     }
 }
 
