@@ -10,8 +10,9 @@ use integration_tests::{
     cpu,
     fault::outlive,
     in_cases,
-    layouts::flood::flood,
+    layouts::flood::{Flood, flood},
     netns::{Direct, Namespace},
+    proxy::Proxy,
     pulse::Rhythm,
     raw,
 };
@@ -39,15 +40,13 @@ fn a8_a_million_random_tuples_a_second_cost_a_session_nothing(case: Case) {
     let classes = [("checks", raw::check("nobody:knows", true)), ("media", vec![0x80, 96, 0, 1])];
     let outcome = outlive(&network, case, Rhythm::default(), |wire| {
         classes.map(|(name, payload)| {
-            let before = wire.proxy.status().unwrap();
-            let (flood, used) =
-                flood(&network, service, &payload, || used_while(wire.proxy.id(), FLOOD)).unwrap();
-            let after = wire.proxy.status().unwrap();
-            let seen = |status: &integration_tests::proxy::Status| {
-                status.reason("unsolicited") + status.reason("policed")
-            };
-            println!("{name}: {:.0} a second, process {:.1} % of a CPU", flood.rate(), used * 100.0);
-            (flood, used, seen(&after) - seen(&before))
+            let endured = endure(&wire.proxy, &network, service, &payload);
+            println!(
+                "{name}: {:.0} a second, process {:.1} % of a CPU",
+                endured.flood.rate(),
+                endured.used * 100.0
+            );
+            endured
         })
     });
     let outcome = outcome.unwrap();
@@ -56,12 +55,44 @@ fn a8_a_million_random_tuples_a_second_cost_a_session_nothing(case: Case) {
     println!("{missing} missing, {on_the_wire} of them and of the checks lost before the proxy");
     assert_eq!(outcome.tally.to_client.missing(), 0, "outage {:?}", outcome.tally.outage());
     assert!(missing <= on_the_wire, "outage {:?}", outcome.tally.outage());
-    for (flood, used, dropped) in outcome.result {
+    for Endured { flood, used, dropped } in outcome.result {
         assert!(flood.rate() > RATE, "{flood:?}");
         assert!(used < LIMIT, "{used}");
         // The link itself loses a part of what it is flooded with: the more, the faster that comes.
         assert!(dropped as f64 > RATE * flood.time.as_secs_f64(), "{dropped} of {flood:?}");
     }
+}
+
+/// What a flood came to.
+struct Endured {
+    flood: Flood,
+    /// The share of a CPU that the proxy used.
+    used: f64,
+    /// Frames that its programs dropped.
+    dropped: u64,
+}
+
+/// Floods the proxy, and again if others needed the CPUs so much that it was no flood.
+fn endure(proxy: &Proxy<'_>, network: &Direct, service: SocketAddrV4, payload: &[u8]) -> Endured {
+    const ATTEMPTS: u32 = 4;
+    let mut endured = endure_once(proxy, network, service, payload);
+    for _ in 1..ATTEMPTS {
+        if endured.flood.rate() > RATE {
+            break;
+        }
+        endured = endure_once(proxy, network, service, payload);
+    }
+    endured
+}
+
+fn endure_once(proxy: &Proxy<'_>, network: &Direct, service: SocketAddrV4, payload: &[u8]) -> Endured {
+    let dropped = || {
+        let status = proxy.status().unwrap();
+        status.reason("unsolicited") + status.reason("policed")
+    };
+    let before = dropped();
+    let (flood, used) = flood(network, service, payload, || used_while(proxy.id(), FLOOD)).unwrap();
+    Endured { flood, used, dropped: dropped() - before }
 }
 
 /// What the client's device could not send because the flood had filled the queue of its peer; frames of the flood itself
