@@ -246,6 +246,8 @@ pub struct Streams {
     pub vhosts: Vec<String>,
     /// `PROXY_KEY_COMPAT=go`: form keys as the Go proxy does, for a mixed fleet.
     pub go_compatible: bool,
+    /// `PROXY_RTMP_REAL_IP`: tell origins who an RTMP client is.
+    pub rtmp_real_ip: bool,
 }
 
 impl Streams {

@@ -70,6 +70,8 @@ pub struct Rtmp {
     pub rules: Arc<StreamRules>,
     /// Where connections are listed.
     pub connections: Arc<Connections>,
+    /// Whether origins are told the addresses of clients, as only SRS understands it.
+    pub tells_real_ip: bool,
     /// How bytes are carried.
     pub join: TcpJoin,
     /// How long peers may take.

@@ -15,7 +15,7 @@ use integration_tests::{
     live::{BareOrigin, Between, Connection, Ends, connections, read_once, wait_for_connections},
     netns::{Direct, Family},
     proxy::{Engine, Proxy},
-    rtmp::{Peer, create_stream, media, play, publish, redirection},
+    rtmp::{Peer, connect, create_stream, media, play, publish, redirection},
 };
 use proxy_protocol::rtmp::{
     Message,
@@ -181,6 +181,22 @@ fn defect_28_an_origin_hears_everything_that_the_client_said_of_itself_and_of_it
     let Request::Publish(published) = &wish.asked.request else { panic!("{:?}", wish.asked) };
     let kind = published.publish_type.as_ref().unwrap().to_url_text();
     assert_eq!((published.name.to_url_text().as_ref(), kind.as_ref()), ("s?token=a", "append"));
+}
+
+#[test]
+fn an_origin_hears_who_the_client_is_before_the_handshake_if_it_is_to() {
+    let network = Direct::new().unwrap();
+    let stage = Between::start(&network, &[("PROXY_RTMP_REAL_IP", "on")]).unwrap();
+    let mut client = network.client.enter(|| Peer::connect(stage.rtmp())).unwrap();
+    for message in [connect(stage.rtmp()), create_stream(), publish("s")] {
+        client.send(&message).unwrap();
+    }
+    let mut origin = stage.origin.accept().unwrap();
+    let mut told = [0; 7];
+    origin.read_exact(&mut told).unwrap();
+    let [a, b, c, d] = Direct::CLIENT.octets();
+    assert_eq!(told, [0xF3, 0, 4, a, b, c, d]);
+    Peer::accept(origin).unwrap().wish().unwrap();
 }
 
 #[test]

@@ -87,6 +87,7 @@ impl Backend<'_> {
             origins: self.origins(),
             rules: Arc::new(self.config.streams.rules()),
             connections: Arc::clone(self.connections),
+            tells_real_ip: self.config.streams.rtmp_real_ip,
             join: self.config.datapath.tcp_join,
             deadlines: rtmp::Deadlines {
                 client: signalling.client_timeout,

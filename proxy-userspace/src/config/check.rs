@@ -188,6 +188,7 @@ impl Reader<'_> {
         Streams {
             vhosts: self.list(s::VHOSTS, parse::host),
             go_compatible: self.optional(s::KEY_COMPAT, parse::key_compat).unwrap_or(false),
+            rtmp_real_ip: self.required(s::RTMP_REAL_IP, parse::switch),
         }
     }
 

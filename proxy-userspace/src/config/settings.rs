@@ -194,6 +194,8 @@ settings! {
             "real vhosts; every other host name means `__defaultVhost__`";
         KEY_COMPAT: Text, "PROXY_KEY_COMPAT", "key-compat", "key_compat", "",
             "`go` forms stream keys as the Go proxy does, for a fleet of both";
+        RTMP_REAL_IP: Switch, "PROXY_RTMP_REAL_IP", "rtmp-real-ip", "rtmp_real_ip", "off",
+            "tell origins the IPv4 address of each RTMP client before the handshake; SRS logs it, other servers refuse it";
         HLS_KEY: Secret, "PROXY_HLS_KEY", "hls-key", "hls_key", "",
             "what the ids of origins in playlists are made with, the same on every proxy of a fleet; without it the token of \
              registration, which ids do not tell but let one test guesses at; without that a key that everybody knows, and \

@@ -87,7 +87,7 @@ impl Rtmp {
 
     async fn converse(&self, dialed: TcpStream, wish: &Wish) -> Result<Answer, Failure> {
         join::prepare(&dialed)?;
-        let shaken = timeout(self.deadlines.origin, Leg::of_origin(dialed)).await;
+        let shaken = timeout(self.deadlines.origin, Leg::of_origin(dialed, wish.real_ip)).await;
         let mut origin = shaken.map_err(|_| Failure::OriginTimeout)??;
         let (mut session, first) = OriginSession::start(&wish.connect, wish.asked.clone(), wish.chunk_size);
         first.iter().try_for_each(|message| origin.send(message))?;

@@ -1,5 +1,7 @@
 //! A client until it has named its stream, and its end if it gets none.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use proxy_protocol::rtmp::{
     client_session::{ClientEffect, ClientSession, ServerName},
     request::{Asked, Connect, Refusal},
@@ -15,6 +17,8 @@ pub(super) struct Wish {
     pub(super) asked: Asked,
     /// The size of the chunks that the client sends.
     pub(super) chunk_size: u32,
+    /// The client's address, if the origin is to be told.
+    pub(super) real_ip: Option<Ipv4Addr>,
 }
 
 impl Rtmp {
@@ -37,7 +41,8 @@ impl Rtmp {
                     (ClientEffect::Connected(connected), _) => connect = Some(connected),
                     (ClientEffect::Requested(asked), Some(connect)) => {
                         let (connect, chunk_size) = (connect.clone(), client.reader.chunk_size());
-                        return Ok((Wish { connect, asked, chunk_size }, session));
+                        let real_ip = self.tells_real_ip.then(|| address_of(client)).flatten();
+                        return Ok((Wish { connect, asked, chunk_size, real_ip }, session));
                     }
                     // A session asks for nothing before it has connected.
                     (ClientEffect::Requested(_), None) => return Err(Failure::Left),
@@ -59,6 +64,13 @@ impl Rtmp {
         session.refused(&refusal).iter().try_for_each(|message| client.send(message))?;
         timeout(self.deadlines.client, client.flush()).await.map_err(|_| Failure::ClientTimeout)??;
         Err(Failure::Refused(refusal))
+    }
+}
+
+fn address_of(client: &Leg) -> Option<Ipv4Addr> {
+    match client.stream.peer_addr().ok()?.ip().to_canonical() {
+        IpAddr::V4(ip) => Some(ip),
+        IpAddr::V6(_) => None,
     }
 }
 

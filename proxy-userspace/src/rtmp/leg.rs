@@ -1,6 +1,6 @@
 //! One of the two connections while its messages are read: bytes in, messages out, and the other way round.
 
-use std::io;
+use std::{io, net::Ipv4Addr};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use proxy_protocol::rtmp::{
@@ -40,9 +40,10 @@ impl Leg {
         Ok(leg)
     }
 
-    /// Shakes hands with an origin.
-    pub(super) async fn of_origin(stream: TcpStream) -> Result<Self, Failure> {
+    /// Shakes hands with an origin, which may be told who its client is.
+    pub(super) async fn of_origin(stream: TcpStream, told: Option<Ipv4Addr>) -> Result<Self, Failure> {
         let mut leg = Self::new(stream);
+        leg.output.extend(told.map(handshake::real_ip).into_iter().flatten());
         let mut client = handshake::Client::start(&random(), None, &mut leg.output);
         leg.shake_hands(|input, output| client.read(input, output)).await?;
         Ok(leg)

@@ -14,6 +14,8 @@ mod client;
 mod digest;
 mod server;
 
+use std::net::Ipv4Addr;
+
 use thiserror::Error;
 
 pub use self::{client::Client, server::Server};
@@ -26,6 +28,14 @@ pub const RANDOM_LEN: usize = PACKET_LEN - 8;
 const PACKET_LEN: usize = 1536;
 /// The version of plain RTMP.
 const VERSION: u8 = 3;
+
+/// What a proxy may say before C0, for SRS to log who its client is: 0xF3, the length of what follows in 16 bits, and the
+/// IPv4 address (SRS 7, `SrsHandshakeBytes::read_c0c1`).
+#[must_use]
+pub fn real_ip(client: Ipv4Addr) -> [u8; 7] {
+    let [a, b, c, d] = client.octets();
+    [0xF3, 0, 4, a, b, c, d]
+}
 
 /// Why a peer's first bytes are no handshake of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
