@@ -12,6 +12,7 @@ pub use self::{
     error::{ConfigError, ConfigErrors},
     layers::{File, Layer, Layers, Values},
     parse::ValueError,
+    redis::{Redis, RedisNode, RedisServers, RedisTls},
     values::{DatapathMode, Listen, LoadBalancer, LogFormat, OnStop, Secret, TcpJoin, WebrtcTcp},
 };
 
@@ -23,6 +24,7 @@ mod env_file;
 mod error;
 mod layers;
 mod parse;
+mod redis;
 mod settings;
 mod values;
 
@@ -190,21 +192,6 @@ impl fmt::Display for Given {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}={} ({})", self.variable, self.value, self.layer)
     }
-}
-
-/// `PROXY_REDIS_*`.
-#[derive(Clone, Debug)]
-pub struct Redis {
-    /// `PROXY_REDIS_HOST`.
-    pub host: String,
-    /// `PROXY_REDIS_PORT`.
-    pub port: u16,
-    /// `PROXY_REDIS_PASSWORD`.
-    pub password: Option<Secret>,
-    /// `PROXY_REDIS_DB`.
-    pub db: u32,
-    /// `PROXY_REDIS_KEY_PREFIX`.
-    pub key_prefix: String,
 }
 
 /// `PROXY_DEFAULT_BACKEND_*`: a static origin; endpoints are in the forms a registration may use.

@@ -4,11 +4,13 @@ use std::{ops::RangeInclusive, thread::available_parallelism};
 
 use super::{
     Config, ConfigError, ConfigErrors, Datapath, DefaultBackend, Given, Layers, Lifecycle, Listen,
-    LoadBalancer, Origins, Redis, Secret, Signalling, Sources, Streams, ValueError, Webrtc, WebrtcTcp,
+    LoadBalancer, Origins, Secret, Signalling, Sources, Streams, ValueError, Webrtc, WebrtcTcp,
     layers::Stack,
     parse,
     settings::{self as s, SETTINGS, Setting},
 };
+
+mod redis;
 
 type Parsed<T> = Result<T, ValueError>;
 
@@ -149,16 +151,6 @@ impl Reader<'_> {
             rtc: self.optional(s::DEFAULT_BACKEND_RTC, parse::endpoint),
             srt: self.optional(s::DEFAULT_BACKEND_SRT, parse::endpoint),
         })
-    }
-
-    fn redis(&mut self) -> Redis {
-        Redis {
-            host: self.required(s::REDIS_HOST, parse::host),
-            port: self.required(s::REDIS_PORT, parse::number(1..=u16::MAX)),
-            password: self.optional(s::REDIS_PASSWORD, parse::text).map(Secret::new),
-            db: self.required(s::REDIS_DB, parse::number(0..=u32::MAX)),
-            key_prefix: self.optional(s::REDIS_KEY_PREFIX, parse::text).unwrap_or_default(),
-        }
     }
 
     fn registration_token(&mut self) -> Option<Secret> {

@@ -38,6 +38,14 @@ pub enum ConfigError {
         /// What was given.
         value: String,
     },
+    /// A setting makes no sense beside another.
+    #[error("{setting}: {reason}")]
+    Conflict {
+        /// The variable's name.
+        setting: &'static str,
+        /// Beside which, and what to do.
+        reason: &'static str,
+    },
     /// Two listeners of one protocol want one port.
     #[error("{first} and {second}: both listen on {protocol} port {port}")]
     PortClash {

@@ -88,6 +88,14 @@ pub enum ValueError {
     /// No `user:password`.
     #[error("is not `user:password`")]
     NotCredentials,
+    /// Not a URL of a Redis server.
+    #[error(
+        "is not a URL of a Redis server (`redis://[[user]:password@]host[:port][/db]`, `rediss://` with TLS)"
+    )]
+    NotRedisUrl,
+    /// Not what keys can begin with.
+    #[error("is not at most 128 printable characters")]
+    NotKeyPrefix,
     /// The log filter could not be read.
     #[error("is not a log filter")]
     NotLogFilter,

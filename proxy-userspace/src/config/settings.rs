@@ -162,10 +162,24 @@ settings! {
             "its SRT endpoint (UDP)";
     }
     Redis {
+        REDIS_URL: Secret, "PROXY_REDIS_URL", "redis-url", "redis_url", "",
+            "`redis://[[user]:password@]host[:port][/db]`, or `rediss://` with TLS; several, with commas between them, name Sentinels, \
+             whose user and password they hold then, or nodes of a cluster; without it `PROXY_REDIS_HOST` and `PROXY_REDIS_PORT`";
+        REDIS_MODE: Text, "PROXY_REDIS_MODE", "redis-mode", "redis_mode", "",
+            "what the URLs are of: `standalone`, one server; `sentinel`; or `cluster`; without it `sentinel` if \
+             `PROXY_REDIS_SENTINEL_MASTER` is set, else `standalone`";
+        REDIS_SENTINEL_MASTER: Text, "PROXY_REDIS_SENTINEL_MASTER", "redis-sentinel-master", "redis_sentinel_master", "",
+            "name of the master that Sentinels are asked for";
+        REDIS_CA: Text, "PROXY_REDIS_CA", "redis-ca", "redis_ca", "",
+            "PEM file with the authorities that `rediss://` trusts; without it those of the system";
+        REDIS_TIMEOUT: Duration, "PROXY_REDIS_TIMEOUT", "redis-timeout", "redis_timeout", "500ms",
+            "deadline of each call; one that misses it shuts Redis off until it answers again";
         REDIS_HOST: Text, "PROXY_REDIS_HOST", "redis-host", "redis_host", "127.0.0.1",
             "name or address of the Redis server";
         REDIS_PORT: Number, "PROXY_REDIS_PORT", "redis-port", "redis_port", "6379",
             "its port";
+        REDIS_USERNAME: Text, "PROXY_REDIS_USERNAME", "redis-username", "redis_username", "",
+            "user of its access control list; without it the default user";
         REDIS_PASSWORD: Secret, "PROXY_REDIS_PASSWORD", "redis-password", "redis_password", "",
             "its password; a flag is visible in the process list, a variable is not";
         REDIS_DB: Number, "PROXY_REDIS_DB", "redis-db", "redis_db", "0",

@@ -1,7 +1,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::*;
-use crate::config::{DatapathMode, File, LogFormat, Values};
+use crate::config::{DatapathMode, File, LogFormat, RedisNode, RedisServers, RedisTls, Values};
 
 #[test]
 fn defaults_are_those_of_the_go_proxy() {
@@ -18,7 +18,7 @@ fn defaults_are_those_of_the_go_proxy() {
     assert!(ports.iter().all(|listen| listen.ip.is_none()));
     assert_eq!(config.static_files, PathBuf::from("../trunk/research"));
     assert_eq!(config.load_balancer, LoadBalancer::Memory);
-    assert_eq!((config.redis.host.as_str(), config.redis.port, config.redis.db), ("127.0.0.1", 6379, 0));
+    assert_eq!((config.redis.servers, config.redis.db), (standalone("127.0.0.1", 6379), 0));
     assert_eq!(config.default_backend, None);
     assert_eq!(config.registration_token, None);
     assert_eq!(config.grace_quit_timeout, Duration::from_secs(20));
@@ -332,4 +332,91 @@ fn values(pairs: &[(&str, &str)]) -> Values {
 
 fn toml(text: &str) -> File {
     File { path: "proxy.toml".into(), text: text.to_owned() }
+}
+
+fn standalone(host: &str, port: u16) -> RedisServers {
+    RedisServers::Standalone(node(host, port))
+}
+
+fn node(host: &str, port: u16) -> RedisNode {
+    RedisNode { host: host.into(), port, username: None, password: None }
+}
+
+#[test]
+fn one_redis_is_named_by_host_and_port_or_by_a_url() {
+    let go = variables(&[
+        ("PROXY_REDIS_HOST", "redis.local"),
+        ("PROXY_REDIS_PORT", "7000"),
+        ("PROXY_REDIS_DB", "3"),
+    ]);
+    assert_eq!((go.redis.servers, go.redis.db, go.redis.tls), (standalone("redis.local", 7000), 3, None));
+    let url = variables(&[
+        ("PROXY_REDIS_URL", "rediss://u:hunter2@redis.local/3"),
+        ("PROXY_REDIS_CA", "/etc/ca.pem"),
+    ]);
+    assert!(!url.to_string().contains("hunter2") && !format!("{url:?}").contains("hunter2"), "{url}");
+    assert_eq!((url.redis.servers, url.redis.db), (standalone("redis.local", 6379), 3));
+    assert_eq!(url.redis.tls, Some(RedisTls { ca: Some("/etc/ca.pem".into()) }));
+    assert_eq!(url.redis.username.as_deref(), Some("u"));
+    assert_eq!(url.redis.password.as_ref().map(Secret::expose), Some("hunter2"));
+}
+
+#[test]
+fn several_redis_servers_are_sentinels_or_a_cluster() {
+    let nodes = vec![node("a", 1), node("b", 2)];
+    let urls = ("PROXY_REDIS_URL", "redis://a:1,redis://b:2");
+    let master = ("PROXY_REDIS_SENTINEL_MASTER", "mymaster");
+    let sentinel = RedisServers::Sentinel { sentinels: nodes.clone(), master: "mymaster".into() };
+    assert_eq!(variables(&[urls, master]).redis.servers, sentinel);
+    assert_eq!(variables(&[urls, master, ("PROXY_REDIS_MODE", "sentinel")]).redis.servers, sentinel);
+    let cluster = variables(&[urls, ("PROXY_REDIS_MODE", "cluster")]).redis;
+    assert_eq!(cluster.servers, RedisServers::Cluster(nodes));
+    let own =
+        variables(&[("PROXY_REDIS_URL", "redis://:s@a:1"), master, ("PROXY_REDIS_PASSWORD", "p")]).redis;
+    assert_eq!(own.password.as_ref().map(Secret::expose), Some("p"));
+    let RedisServers::Sentinel { sentinels, .. } = own.servers else { panic!("sentinels") };
+    assert_eq!(sentinels[0].password.as_ref().map(Secret::expose), Some("s"));
+}
+
+#[test]
+fn settings_of_redis_that_contradict_each_other_are_refused() {
+    const URL: &str = "PROXY_REDIS_URL";
+    const MODE: &str = "PROXY_REDIS_MODE";
+    const MASTER: &str = "PROXY_REDIS_SENTINEL_MASTER";
+    let two = (URL, "redis://a,redis://b");
+    refuses(
+        &[(URL, "redis://u:hunter2@a/x")],
+        "PROXY_REDIS_URL: \"***\" (environment) is not a URL of a Redis server",
+    );
+    refuses(
+        &[(URL, "redis://a"), ("PROXY_REDIS_HOST", "b")],
+        "PROXY_REDIS_HOST: has no effect beside PROXY_REDIS_URL",
+    );
+    refuses(&[two], "PROXY_REDIS_URL: names several servers");
+    refuses(&[two, (MODE, "cluster"), (MASTER, "m")], "PROXY_REDIS_SENTINEL_MASTER: has a meaning in");
+    refuses(
+        &[two, (MODE, "sentinel")],
+        "PROXY_REDIS_SENTINEL_MASTER: must be set when PROXY_REDIS_MODE is `sentinel`",
+    );
+    refuses(&[two, (MODE, "ring")], "PROXY_REDIS_MODE: \"ring\" (environment) is not one of");
+    refuses(
+        &[(URL, "redis://a,rediss://b"), (MODE, "cluster")],
+        "PROXY_REDIS_URL: mixes redis:// and rediss://",
+    );
+    refuses(
+        &[(URL, "redis://a"), ("PROXY_REDIS_CA", "/ca")],
+        "PROXY_REDIS_CA: has no effect without a rediss:// URL",
+    );
+    refuses(&[("PROXY_REDIS_USERNAME", "u")], "PROXY_REDIS_USERNAME: needs PROXY_REDIS_PASSWORD");
+    refuses(
+        &[(URL, "redis://:p@a"), ("PROXY_REDIS_PASSWORD", "q")],
+        "PROXY_REDIS_PASSWORD: is given here and in",
+    );
+    refuses(&[(URL, "redis://a/1"), ("PROXY_REDIS_DB", "2")], "PROXY_REDIS_DB: is another database");
+    refuses(&[(URL, "redis://a/1"), (MASTER, "m")], "PROXY_REDIS_URL: names a database of a Sentinel");
+    refuses(
+        &[two, (MODE, "cluster"), ("PROXY_REDIS_DB", "2")],
+        "PROXY_REDIS_DB: must be 0 in PROXY_REDIS_MODE `cluster`",
+    );
+    refuses(&[("PROXY_REDIS_TIMEOUT", "0")], "PROXY_REDIS_TIMEOUT: \"0\" (environment) must be positive");
 }
