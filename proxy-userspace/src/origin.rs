@@ -15,6 +15,7 @@ pub mod memory;
 pub mod probe;
 pub mod registration;
 pub mod registry;
+pub mod store;
 
 /// Identity of one run of an origin: `<server>-<service>-<pid>`, as the Go proxy forms it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

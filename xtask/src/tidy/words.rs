@@ -57,6 +57,7 @@ const UNSAFE_HOMES: &[&str] = &[
 const BOUNDARIES: &[Boundary] = &[
     boundary("aya::", USERSPACE, &["proxy-userspace/src/datapath/kernel"]),
     boundary("clap", USERSPACE, CONFIG),
+    boundary("redis::", USERSPACE, &["proxy-userspace/src/origin/store", "proxy-userspace/src/config"]),
     boundary("std::env", USERSPACE, CONFIG),
     boundary(
         "tokio::net",
