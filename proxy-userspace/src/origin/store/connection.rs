@@ -139,7 +139,11 @@ impl Shared {
 
     /// Draws conclusions from what Redis answered: whether it takes writes, and whether it is the right server.
     fn judge(&self, generation: u64, calls: &[Call], replies: &[Reply]) {
-        let refusal = replies.iter().filter_map(|reply| reply.as_ref().err()).find_map(Answer::refusal);
+        let answers = || replies.iter().filter_map(|reply| reply.as_ref().err());
+        if let Some(answer) = answers().find(|answer| answer.is_unready()) {
+            return self.fail(generation, &answer.to_string());
+        }
+        let refusal = answers().find_map(Answer::refusal);
         match refusal {
             Some(reason) if self.follows_master() && reason.starts_with("READONLY") => {
                 self.fail(generation, &reason)

@@ -42,27 +42,16 @@ pub(super) struct Opened {
 impl Answer {
     /// The reason why Redis does not do what it is asked for, if it is in the state of Redis and not in the call.
     pub(super) fn refusal(&self) -> Option<String> {
-        const REFUSALS: [&str; 10] = [
-            "OOM",
-            "READONLY",
-            "LOADING",
-            "MISCONF",
-            "NOREPLICAS",
-            "NOAUTH",
-            "NOPERM",
-            "MASTERDOWN",
-            "CLUSTERDOWN",
-            "BUSY",
-        ];
+        const REFUSALS: [&str; 5] = ["OOM", "READONLY", "MISCONF", "NOREPLICAS", "NOPERM"];
         // Before Redis 7 an error within a script is ERR, and its code is in the text.
         let is_one = |code: &&&str| self.code == **code || self.text.contains(&format!("-{code} "));
         let code = REFUSALS.iter().find(is_one)?;
         Some(if self.code == *code { self.to_string() } else { format!("{code} {}", self.text) })
     }
 
-    /// Whether the server is not ready to be used at all.
+    /// Whether it answers neither writes nor reads.
     pub(super) fn is_unready(&self) -> bool {
-        matches!(self.code.as_str(), "LOADING" | "MASTERDOWN" | "NOAUTH")
+        matches!(self.code.as_str(), "LOADING" | "BUSY" | "MASTERDOWN" | "CLUSTERDOWN" | "NOAUTH")
     }
 }
 
@@ -93,7 +82,7 @@ pub(super) async fn open(settings: &config::Redis, channel: &str) -> Result<Open
     subscribe(opened, channel).await
 }
 
-/// The master that most Sentinels name; those that do not answer are not waited for.
+/// The master that most Sentinels name of those that answer within the deadline.
 pub(super) async fn master(settings: &config::Redis) -> Result<(String, u16), String> {
     let RedisServers::Sentinel { sentinels, master } = &settings.servers else {
         return Err("there are no Sentinels".to_owned());

@@ -18,7 +18,7 @@ const MAX_PICK: usize = 2048;
 
 impl Store {
     /// The origin of `stream`, which lives on for `life`; `candidate` from now on if the stream has none, or the `stale` one.
-    /// One round trip: whoever else claims the stream gets the same answer.
+    /// One round trip: whoever else claims the stream gets the same answer. The candidate must not be the stale one.
     pub async fn claim(
         &self,
         stream: &StreamKey,

@@ -127,12 +127,18 @@ impl Shared {
     }
 
     async fn ping(&self, link: &Link) -> Result<(), String> {
-        let commands = [redis::cmd("PING")];
+        let mut exists = redis::cmd("EXISTS");
+        exists.arg(self.keys.probe());
+        // A node of a cluster answers a PING while the cluster is down.
+        let commands = [redis::cmd("PING"), exists];
         match timeout(self.settings.timeout, link.run(commands.iter())).await {
-            Ok(Ok(replies)) => match replies.first() {
-                Some(Err(answer)) if answer.is_unready() => Err(answer.to_string()),
-                _ => Ok(()),
-            },
+            Ok(Ok(replies)) => {
+                let unready = replies
+                    .iter()
+                    .filter_map(|reply| reply.as_ref().err())
+                    .find(|answer| answer.is_unready());
+                unready.map_or(Ok(()), |answer| Err(answer.to_string()))
+            }
             Ok(Err(error)) => Err(link::describe(&error)),
             Err(_) => Err(format!("no answer within {:?}", self.settings.timeout)),
         }
