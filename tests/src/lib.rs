@@ -27,6 +27,7 @@ pub mod pins;
 pub mod proxy;
 pub mod pulse;
 pub mod raw;
+pub mod redis;
 pub mod relay;
 pub mod relay_bench;
 pub mod residue;

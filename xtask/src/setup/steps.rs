@@ -106,6 +106,18 @@ pub(super) const STEPS: &[Step] = &[
         otherwise: "install rtmpdump, curl, and nginx with its RTMP module",
     },
     Step {
+        what: "Redis",
+        parts: TESTS,
+        download: "3 MB",
+        is_there: || {
+            let programs = ["redis-server --version", "redis-cli --version", "openssl version"];
+            programs.iter().all(|program| succeeds(&mut typed(program)))
+        },
+        packages: &["redis-server", "redis-tools", "openssl"],
+        commands: &[],
+        otherwise: "install Redis 7 with redis-cli, and OpenSSL",
+    },
+    Step {
         what: "GStreamer with RTMP and H.264",
         parts: TESTS,
         download: "30 MB",
