@@ -63,6 +63,27 @@ pub enum SrtClass {
     Data,
 }
 
+impl SrtClass {
+    /// Whether userspace is to see it on a conversation that the kernel forwards, whichever way it goes: a request may be
+    /// one whose answer was lost, and an answer one that was given already.
+    #[inline(always)]
+    pub fn is_for_userspace(self) -> bool {
+        self == Self::Handshake
+    }
+
+    /// Whether it may begin a conversation.
+    #[inline(always)]
+    pub fn may_begin(self) -> bool {
+        self == Self::Handshake
+    }
+
+    /// Whether it ends the conversation that it belongs to, unless something follows.
+    #[inline(always)]
+    pub fn is_closing(self) -> bool {
+        self == Self::Shutdown
+    }
+}
+
 /// Classifies an SRT payload by its first two bytes: a control flag and the control type.
 #[inline(always)]
 pub fn srt_class(first: [u8; 2]) -> SrtClass {

@@ -16,7 +16,7 @@ use zerocopy::{
 };
 
 use crate::{
-    demux::{Class, classify},
+    demux::{Class, classify, srt_class},
     family::Address,
     maps::{Fingerprint, MapType},
     wire::Addr6,
@@ -132,7 +132,7 @@ map_type! {
         pub bytes: u64,
         /// STUN requests (to the origin) or responses (to the client) among them.
         pub checks: u32,
-        /// DTLS alerts among them.
+        /// DTLS alerts, or SRT shutdowns, among them.
         pub alerts: u32,
     }
 }
@@ -216,6 +216,8 @@ impl FlowFlags {
     pub const ESCALATE_CHECK: u8 = 1;
     /// The record of the direction towards the client.
     pub const TO_CLIENT: u8 = 2;
+    /// SRT: the same first bytes mean other things than on WebRTC, so a record says which.
+    pub const SRT: u8 = 4;
 }
 
 /// Which way datagrams of a record go.
@@ -256,10 +258,22 @@ impl Head {
     /// Whether a packet that starts so is a connectivity check in this direction, or its answer.
     #[inline(always)]
     pub fn is_check(&self, start: [u8; 2]) -> bool {
-        if self.has(FlowFlags::TO_CLIENT) {
+        if self.has(FlowFlags::SRT) {
+            false
+        } else if self.has(FlowFlags::TO_CLIENT) {
             classify(start).is_stun_response()
         } else {
             classify(start) == Class::StunRequest
+        }
+    }
+
+    /// Whether a packet that starts so ends the conversation of this record, unless something follows.
+    #[inline(always)]
+    pub fn is_closing(&self, start: [u8; 2]) -> bool {
+        if self.has(FlowFlags::SRT) {
+            srt_class(start).is_closing()
+        } else {
+            classify(start) == Class::DtlsAlert
         }
     }
 

@@ -3,7 +3,7 @@
 use zerocopy::network_endian::U16;
 
 use crate::{
-    demux::{Class, classify},
+    demux::{Class, classify, srt_class},
     family::{Address as _, Family, IpHeader as _, prefix_hash},
     flow::{
         Direction, EgressKind, Endpoints, FlowFlags, FlowState, Hashing, Head, Idle, MissCount, NextHop,
@@ -127,7 +127,7 @@ pub struct Count {
     pub bytes: u32,
     /// A STUN request to the origin or response to the client.
     pub check: bool,
-    /// A DTLS alert.
+    /// A DTLS alert, or an SRT shutdown.
     pub alert: bool,
 }
 
@@ -282,15 +282,30 @@ fn miss<F: Family>(
     facts: &Facts,
     tables: &impl Records<F>,
 ) -> Reason {
-    let is_request = classify(start) == Class::StunRequest;
-    let reason = if is_request { Reason::StunWithoutFlow } else { Reason::NoFlow };
     let port = if is_from_origin { U16::ZERO } else { key.dst_port };
     // Packets to other services of this host are not ours to police.
-    let Some(flags) = tables.service(&ServiceKey::of(key.dst, port)) else { return reason };
-    if !is_request && flags & ServiceFlags::STRICT != 0 {
+    let Some(flags) = tables.service(&ServiceKey::of(key.dst, port)) else { return beginning(start, None) };
+    let reason = beginning(start, Some(flags));
+    if reason == Reason::NoFlow && flags & ServiceFlags::STRICT != 0 {
         return Reason::Unsolicited;
     }
     if may_come_up::<F>(key, facts, tables) { reason } else { Reason::Policed }
+}
+
+/// What a packet without a flow begins at a service, or at one that is not known to be ours yet.
+#[inline(always)]
+fn beginning(start: [u8; 2], service: Option<u32>) -> Reason {
+    let (webrtc, srt) = match service {
+        None => (true, true),
+        Some(flags) => (flags & ServiceFlags::SRT == 0, flags & ServiceFlags::SRT != 0),
+    };
+    if webrtc && classify(start) == Class::StunRequest {
+        Reason::StunWithoutFlow
+    } else if srt && srt_class(start).may_begin() {
+        Reason::CallWithoutFlow
+    } else {
+        Reason::NoFlow
+    }
 }
 
 #[inline(always)]
@@ -314,6 +329,9 @@ fn check_state(head: &Head, start: [u8; 2]) -> Result<(), Reason> {
         FlowState::Drop => Err(Reason::Quarantined),
         FlowState::Forward if head.has(FlowFlags::ESCALATE_CHECK) && head.is_check(start) => {
             Err(Reason::EscalatedCheck)
+        }
+        FlowState::Forward if head.has(FlowFlags::SRT) && srt_class(start).is_for_userspace() => {
+            Err(Reason::SrtHandshake)
         }
         FlowState::Forward => Ok(()),
     }
@@ -354,6 +372,6 @@ fn count<F: Family>(udp: &Udp, head: &Head, start: [u8; 2], facts: &Facts) -> Co
         packets: facts.datagrams,
         bytes: payload.wrapping_add(facts.datagrams.wrapping_mul(Headers::<F::Ip>::L3_LEN as u32)),
         check: head.is_check(start),
-        alert: classify(start) == Class::DtlsAlert,
+        alert: head.is_closing(start),
     }
 }

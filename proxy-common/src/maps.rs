@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Version of everything below. What is pinned of another version is not used, and taken away.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// [`FlowV4`] records towards the origin, by hash.
 pub const TO_ORIGIN_V4: &str = "TO_ORIGIN_V4";
@@ -191,7 +191,7 @@ mod tests {
         let layout = (ABI_VERSION, LAYOUT_FINGERPRINT);
         assert_eq!(
             layout,
-            (1, 0xea9d_cbc6_63f5_4929),
+            (2, 0xea9d_cbc6_63f5_4929),
             "bump ABI_VERSION, then write the new fingerprint here"
         );
     }

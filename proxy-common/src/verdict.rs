@@ -83,6 +83,8 @@ reasons! {
     NoFlow = "no_flow",
     /// No flow has this key, and it is a STUN request: a session or a tuple of it begins.
     StunWithoutFlow = "stun_without_flow",
+    /// No flow has this key, and it is an SRT handshake: somebody calls.
+    CallWithoutFlow = "call_without_flow",
     /// No flow has this key, the packet cannot begin a session, and every relayed tuple has a record: dropped.
     Unsolicited = "unsolicited",
     /// No flow has this key, and its source or all sources together have sent more such packets than may come up: dropped.
@@ -95,6 +97,8 @@ reasons! {
     Quarantined = "quarantined",
     /// A STUN packet that userspace asked for.
     EscalatedCheck = "escalated_check",
+    /// An SRT handshake of a forwarded conversation: its answer may have been lost, or given already.
+    SrtHandshake = "srt_handshake",
     /// The next hop is not known.
     NextHopUnusable = "next_hop_unusable",
     /// Longer than the next hop's MTU.
@@ -111,6 +115,12 @@ reasons! {
     UnknownUser = "unknown_user",
     /// A STUN request whose MESSAGE-INTEGRITY does not verify.
     BadIntegrity = "bad_integrity",
+    /// Not an SRT handshake although its first bytes say so, or one that nobody who calls sends.
+    MalformedHandshake = "malformed_handshake",
+    /// An SRT handshake whose cookie is not that of its sender.
+    BadCookie = "bad_cookie",
+    /// An answer to an SRT handshake that the client has been given already.
+    RepeatedAnswer = "repeated_answer",
     /// From the origin, for a session whose client has not been heard.
     NoClient = "no_client",
     /// The socket refused to send.

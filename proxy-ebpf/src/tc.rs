@@ -42,7 +42,7 @@ fn forward_family<F: Helped>(frame: &mut SkbFrame<'_>, facts: &Facts) -> (Reason
         Verdict::Pass(reason) => (reason, TCX_NEXT),
         Verdict::Drop(reason) => (reason, TC_ACT_SHOT),
     };
-    if reason == Reason::StunWithoutFlow {
+    if matches!(reason, Reason::StunWithoutFlow | Reason::CallWithoutFlow) {
         frame.note_arrival::<F>(facts);
     }
     (reason, action)

@@ -1,33 +1,30 @@
 //! Puts the parts together and runs them until a signal comes or another process takes over.
 
 use std::{
-    io::Write as _,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
 use anyhow::Context as _;
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinSet,
-};
+use tokio::{sync::mpsc, task::JoinSet};
 
 use self::{
     process::{Signals, quit_by_force_after, raise_descriptor_limit},
-    servers::{Backend, Servers},
+    report::report,
+    servers::{Backend, Servers, Stops},
 };
 use crate::{
-    api::{resolve::Resolver, system},
-    config::{Config, DefaultBackend, OnStop},
+    api::{resolve::Resolver, signalling::SessionSink, system},
+    config::{Config, DefaultBackend},
     connections::Connections,
     control::{Control, ControlLoop, EVENT_QUEUE},
     datapath::{
+        FlowId, FlowSpec,
         installer::Installer,
         userspace::{Relay, Sockets},
     },
     executor::{Executor, OriginsByUfrags},
-    first_use,
     ice_tcp::IceTcp,
     lifecycle::{Home, Inherited, Startup},
     net::{
@@ -39,8 +36,11 @@ use crate::{
     session::{RelayReason, record::RecordStore, source_port::SourcePorts},
 };
 
+mod drain;
 mod kernel;
+mod parts;
 mod process;
+mod report;
 mod servers;
 
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(2);
@@ -71,13 +71,17 @@ struct App {
     config: Config,
     servers: Servers,
     home: Option<Home>,
-    registry: Arc<MemoryRegistry>,
+    /// The origins, as this process knows them.
+    origins: Arc<MemoryRegistry>,
+    registry: Arc<dyn Registry>,
     resolver: Arc<Resolver>,
     control: Control,
+    sessions: Arc<dyn SessionSink>,
     connections: Arc<Connections>,
     dialer: Arc<Dialer>,
     ice_tcp: IceTcp,
-    webrtc_port: u16,
+    /// Of WebRTC and SRT.
+    media_ports: (u16, u16),
     keeps_records: bool,
     signals: Signals,
 }
@@ -89,9 +93,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let servers = Servers::open(&config, &mut startup.sockets)?;
     let (events, event_queue) = mpsc::channel(EVENT_QUEUE);
     let relay = open_relay(&config, &mut startup.sockets, events)?;
-    let webrtc_port = relay.local_addrs().first().map_or(config.webrtc_server.port, SocketAddr::port);
+    let media_ports = media_ports(&config, &relay);
     let mut kernel = kernel::load(&config, &startup)?;
-    let (registry, origin_events) = MemoryRegistry::new(config.origins);
+    let (origins, origin_events) = MemoryRegistry::new(config.origins, config.balancing.clone());
     let resolver = Arc::new(Resolver::new(RESOLVE_DEADLINE));
     let static_origin = default_origin(&config, &resolver).await?;
     let mut records = kernel::records(&startup, &mut kernel)?;
@@ -101,45 +105,45 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (home, mut estate) = startup.commit(records.as_mut()).await?;
     let signals = Signals::watch()?;
     let (kernel, findings) = kernel::begin(&config, kernel, records.as_mut(), is_crash_loop).await?;
-    registry.adopt(std::mem::take(&mut estate.known));
+    origins.adopt(std::mem::take(&mut estate.known));
     if let Some(origin) = static_origin {
-        registry.register_static(origin).context("failed to register the default backend")?;
+        origins.register_static(origin).context("failed to register the default backend")?;
     }
-    report(&config, servers.ports(&config, webrtc_port)?, kernel.as_ref())?;
-    let gate = relay.gate();
-    let keeps_records = records.is_some();
-    let records = records.map(|records| Box::new(records) as Box<dyn RecordStore>);
+    let (gate, switchboard) = (relay.gate(), relay.switchboard());
+    estate.cookies.take().into_iter().for_each(|key| relay.set_cookie_key(key));
+    report(&config, servers.ports(&config, media_ports)?, kernel.as_ref())?;
+    let (keeps_records, records) = (records.is_some(), records.map(|records| Box::new(records) as _));
     let (control, mut control_loop) = control(&config, relay, kernel, records);
-    let flows = findings.flows.into_iter().map(|(id, spec)| InheritedFlow {
-        id,
-        client: spec.client,
-        source: spec.source,
-        origin: spec.origin,
-    });
-    let left = estate.inheritance(flows.collect(), findings.ports);
+    let left = estate.inheritance(findings.flows.into_iter().map(inherited).collect(), findings.ports);
     control_loop.begin(left.is_anything().then_some(left)).await.context("failed to start the relay")?;
 
     let mut tasks = JoinSet::new();
-    tasks
-        .spawn(Arc::clone(&registry).watch(Arc::new(NetworkProbe { timeout: config.origins.probe_timeout })));
+    tasks.spawn(Arc::clone(&origins).watch(Arc::new(NetworkProbe { timeout: config.origins.probe_timeout })));
     let connections = Arc::new(Connections::default());
-    let picks: Arc<dyn Registry> = Arc::clone(&registry) as Arc<dyn Registry>;
-    tasks.spawn(Arc::clone(&connections).keep_picks(Arc::clone(&picks)));
-    tasks.spawn(control_loop.run(event_queue, origin_events, picks, Arc::clone(&connections)));
+    let shared = parts::shared(&config, &origins, &mut tasks);
+    let registry = Arc::clone(&shared.registry);
+    tasks.spawn(Arc::clone(&connections).keep_picks(Arc::clone(&registry)));
+    let roaming = parts::roaming(&config, &gate, &control, &shared, &mut tasks);
+    let sessions = parts::sessions(&config, &control, &shared, &mut tasks);
+    let (picks, carried) = (Arc::clone(&registry), Arc::clone(&connections));
+    tasks.spawn(control_loop.run(event_queue, origin_events, picks, carried));
     let sources = &config.sources;
     let dialer = Arc::new(Dialer::new(sources.tcp_ports.clone(), sources.addresses.clone(), rand::random()));
-    let ice_tcp = servers::ice_tcp(&config, gate, &control, &connections, &dialer);
+    tasks.spawn(parts::srt(&config, &registry, &control, switchboard).answer());
+    let ice_tcp = parts::ice_tcp(&config, gate, &control, &connections, &dialer).with_roaming(roaming);
     let app = App {
         config,
         servers,
         home,
+        origins,
         registry,
         resolver,
         control,
+        sessions,
         connections,
         dialer,
         ice_tcp,
-        webrtc_port,
+        media_ports,
         keeps_records,
         signals,
     };
@@ -149,15 +153,23 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 impl App {
     async fn serve(mut self) -> anyhow::Result<()> {
         self.move_in()?;
-        let (how, serving) = loop {
-            let (stop, stopping) = watch::channel(false);
-            let serving = self.servers.serve(self.backend(), &stopping)?;
-            let wake = self.wait().await;
-            stop.send_replace(true);
-            match wake {
-                Wake::Interrupt => break (End::Drain, serving),
-                Wake::Terminate => break (self.end_at_term(), serving),
+        loop {
+            let stops = Stops::new();
+            let serving = self.servers.serve(self.backend(), &stops)?;
+            match self.wait().await {
+                Wake::Interrupt => {
+                    quit_by_force_after(self.config.force_quit_timeout);
+                    stops.all();
+                    self.end(End::Drain, serving).await;
+                    return Ok(());
+                }
+                Wake::Terminate => {
+                    quit_by_force_after(self.config.force_quit_timeout);
+                    self.terminate(&stops, serving).await;
+                    return Ok(());
+                }
                 Wake::Visitor(channel) => {
+                    stops.all();
                     // Requests under way belong to this process; those that come now wait for the other one.
                     serving.join_all().await;
                     match self.hand_over(channel).await {
@@ -170,14 +182,12 @@ impl App {
                     }
                 }
             }
-        };
-        self.end(how, serving).await;
-        Ok(())
+        }
     }
 
     /// Says who runs here, now that it does.
     fn move_in(&mut self) -> anyhow::Result<()> {
-        let port = self.servers.ports(&self.config, self.webrtc_port)?.system;
+        let port = self.servers.ports(&self.config, self.media_ports)?.system;
         let ip = self.config.system_api.specific_ip();
         if let Some(home) = &mut self.home {
             home.sign(SocketAddr::new(ip.unwrap_or(IpAddr::from([127, 0, 0, 1])), port));
@@ -187,10 +197,9 @@ impl App {
     }
 
     fn backend(&self) -> Backend<'_> {
-        let Self { config, webrtc_port, registry, control, resolver, connections, dialer, ice_tcp, .. } =
-            self;
-        let webrtc_port = *webrtc_port;
-        Backend { config, webrtc_port, registry, control, resolver, connections, dialer, ice_tcp }
+        let Self { config, registry, control, sessions, resolver, connections, dialer, ice_tcp, .. } = self;
+        let (webrtc_port, _) = self.media_ports;
+        Backend { config, webrtc_port, registry, control, sessions, resolver, connections, dialer, ice_tcp }
     }
 
     async fn wait(&mut self) -> Wake {
@@ -207,14 +216,6 @@ impl App {
         }
     }
 
-    /// Only what is written down can be left to another process.
-    fn end_at_term(&self) -> End {
-        match self.config.lifecycle.on_stop {
-            OnStop::Keep if self.keeps_records => End::Keep,
-            OnStop::Keep | OnStop::Drain => End::Drain,
-        }
-    }
-
     /// Gives everything to another process. On an error this one still has it.
     async fn hand_over(&self, mut channel: Channel) -> anyhow::Result<()> {
         let Some(home) = &self.home else { anyhow::bail!("there is no runtime directory") };
@@ -225,7 +226,7 @@ impl App {
             Ok(sockets)
         })?;
         sockets.append(&mut frozen.sockets);
-        frozen.estate.known = self.registry.known();
+        frozen.estate.known = self.origins.known();
         let parcel = Parcel { sockets, state: frozen.estate.encode() };
         let given = tokio::task::spawn_blocking(move || channel.give(&parcel).map(|()| channel)).await;
         let channel = given.context("the task that gives ended")??;
@@ -236,10 +237,9 @@ impl App {
     }
 
     async fn end(self, how: End, serving: JoinSet<()>) {
-        let Self { config, servers, home, control, connections, .. } = self;
+        let Self { servers, home, control, connections, .. } = self;
         // From here on connections are refused.
         drop(servers);
-        quit_by_force_after(config.force_quit_timeout);
         connections.close(Duration::ZERO).await;
         serving.join_all().await;
         match how {
@@ -263,12 +263,24 @@ fn open_relay(
     inherited: &mut Inherited,
     events: mpsc::Sender<Event>,
 ) -> anyhow::Result<Relay> {
-    let media = inherited.take(|role| matches!(role, Role::Media { .. } | Role::Source(_)));
-    let listen = config.webrtc_server.addresses();
-    let sockets = Sockets::inherit(&listen, config.datapath.relay_workers, media);
+    let ours = |role: &Role| matches!(role, Role::Media { .. } | Role::Srt { .. } | Role::Source(_));
+    let (inherited, workers) = (inherited.take(ours), config.datapath.relay_workers);
+    let (webrtc, srt) = (config.webrtc_server, config.srt_server);
+    let sockets = Sockets::inherit(&webrtc.addresses(), &srt.addresses(), workers, inherited);
     sockets.and_then(|sockets| Relay::new(sockets, events)).with_context(|| {
-        format!("failed to listen for WebRTC media on UDP port {}", config.webrtc_server.port)
+        format!("failed to listen for WebRTC media and SRT on UDP ports {} and {}", webrtc.port, srt.port)
     })
+}
+
+/// Those of WebRTC and SRT, as bound.
+fn media_ports(config: &Config, relay: &Relay) -> (u16, u16) {
+    let port = |bound: Vec<SocketAddr>, wanted| bound.first().map_or(wanted, SocketAddr::port);
+    (port(relay.local_addrs(), config.webrtc_server.port), port(relay.srt_addrs(), config.srt_server.port))
+}
+
+fn inherited((id, spec): (FlowId, FlowSpec)) -> InheritedFlow {
+    let FlowSpec { client, source, origin, .. } = spec;
+    InheritedFlow { id, client, source, origin }
 }
 
 fn control(
@@ -281,6 +293,7 @@ fn control(
         max_sessions: config.webrtc.max_sessions,
         connect_timeout: config.webrtc.connect_timeout,
         idle_timeout: config.webrtc.idle_timeout,
+        srt_idle_timeout: config.srt.idle_timeout,
         orphan_timeout: config.lifecycle.orphan_timeout,
         relay_only: kernel.is_none().then_some(RelayReason::NoEngine),
     };
@@ -302,37 +315,6 @@ async fn default_origin(config: &Config, resolver: &Resolver) -> anyhow::Result<
 }
 
 async fn resolve_default(resolver: &Resolver, backend: &DefaultBackend) -> anyhow::Result<Origin> {
-    let registration =
-        Registration::from_default_backend(backend, std::process::id()).context("PROXY_DEFAULT_BACKEND_*")?;
+    let registration = Registration::from_default_backend(backend).context("PROXY_DEFAULT_BACKEND_*")?;
     system::resolve(resolver, registration).await.context("PROXY_DEFAULT_BACKEND_IP")
-}
-
-fn report(config: &Config, ports: first_use::Ports, kernel: Option<&Installer>) -> anyhow::Result<()> {
-    tracing::info!(
-        rtmp = ports.rtmp,
-        http_api = ports.api,
-        http_server = ports.http,
-        system_api = ports.system,
-        webrtc = ports.webrtc,
-        webrtc_tcp = ports.webrtc_tcp,
-        "listening"
-    );
-    match kernel {
-        Some(kernel) => tracing::info!(
-            mode = ?config.datapath.mode,
-            max_flows = config.datapath.max_flows,
-            table_mib = kernel.datapath().table_bytes() >> 20,
-            "media is forwarded in the kernel"
-        ),
-        None => tracing::info!("media is relayed in userspace"),
-    }
-    if config.default_backend.is_none() {
-        let text = first_use::text(own_address(config), ports, config.registration_token.is_some());
-        std::io::stdout().write_all(text.as_bytes()).context("failed to print the first-use text")?;
-    }
-    Ok(())
-}
-
-fn own_address(config: &Config) -> IpAddr {
-    config.system_api.specific_ip().unwrap_or_else(first_use::own_address)
 }

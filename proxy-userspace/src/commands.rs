@@ -13,10 +13,13 @@ use crate::{
 
 mod detach;
 mod doctor;
+mod origins;
 mod status;
+mod table;
 
 pub use detach::detach;
 pub use doctor::doctor;
+pub use origins::{drain, origins};
 pub use status::status;
 
 /// The process that runs with this configuration, if one does.
@@ -36,6 +39,17 @@ async fn ask(config: &Config, address: SocketAddr, method: Method, path: &str) -
         String::from_utf8_lossy(&body).trim()
     );
     String::from_utf8(body.to_vec()).context("the answer is no text")
+}
+
+/// Asks the process that runs here, or the one at the configured address.
+async fn ask_running(config: &Config, method: Method, path: &str) -> anyhow::Result<String> {
+    let (_, holder) = running(config)?;
+    let address = holder.and_then(|holder| holder.system_api).unwrap_or_else(|| configured_address(config));
+    let answer = ask(config, address, method, path).await;
+    answer.with_context(|| match holder {
+        Some(holder) => format!("{holder} runs and does not answer that"),
+        None => "no srs-xproxy runs here".to_owned(),
+    })
 }
 
 /// Where the system API is without a process that says so.

@@ -5,10 +5,11 @@
 use std::{env, fmt, fs, net::IpAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
-use proxy_protocol::{backend_id::BackendKey, stream_url::StreamRules};
+use proxy_protocol::{backend_id::BackendKey, routed_ufrag::FleetKey, stream_url::StreamRules};
 
 pub use self::{
     args::Command,
+    balancing::Balancing,
     error::{ConfigError, ConfigErrors},
     layers::{File, Layer, Layers, Values},
     parse::ValueError,
@@ -17,6 +18,7 @@ pub use self::{
 };
 
 mod args;
+mod balancing;
 mod check;
 #[cfg(test)]
 mod docs;
@@ -28,8 +30,7 @@ mod redis;
 mod settings;
 mod values;
 
-/// Reads what this process was told: its arguments, environment, `.env` and the TOML file they name. `--help` and
-/// `--version` are answered here and end the process.
+/// Reads arguments, environment, `.env` and the TOML file they name; `--help` and `--version` end the process here.
 pub fn read() -> Result<(Command, Config), ConfigErrors> {
     let (command, flags) = args::parse(env::args_os()).map_err(|error| ConfigErrors(vec![error]))?;
     let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
@@ -98,8 +99,12 @@ pub struct Config {
     pub origin_api_auth: Option<Secret>,
     /// How origins are watched.
     pub origins: Origins,
+    /// How new streams get their origins.
+    pub balancing: Balancing,
     /// How stream keys are formed.
     pub streams: Streams,
+    /// `PROXY_FLEET_KEY`: what the proxies of a fleet share; see [`Self::fleet_key`].
+    pub fleet_key: Option<Secret>,
     /// `PROXY_HLS_KEY`: what names origins in playlists; see [`Self::backend_key`].
     pub hls_key: Option<Secret>,
     /// `PROXY_TRUSTED_PROXIES`: peers whose X-Forwarded-For is believed.
@@ -108,6 +113,8 @@ pub struct Config {
     pub signalling: Signalling,
     /// WebRTC media.
     pub webrtc: Webrtc,
+    /// SRT.
+    pub srt: Srt,
     /// Source ports towards origins.
     pub sources: Sources,
     /// How packets are forwarded.
@@ -140,8 +147,16 @@ impl Config {
     pub fn backend_key(&self) -> BackendKey {
         /// Not secret: playlists of proxies that were told nothing work on each of them all the same.
         const KNOWN_TO_ALL: &str = "srs-xproxy";
+        if let (None, Some(fleet)) = (&self.hls_key, self.fleet_key()) {
+            return BackendKey::new(&fleet.derive("backend ids"));
+        }
         let secret = self.hls_key.as_ref().or(self.registration_token.as_ref());
         BackendKey::new(secret.map_or(KNOWN_TO_ALL, Secret::expose).as_bytes())
+    }
+
+    /// What makes the ICE credentials of sessions that any proxy of the fleet can go on with.
+    pub fn fleet_key(&self) -> Option<FleetKey> {
+        self.fleet_key.as_ref().map(|secret| FleetKey::new(secret.expose().as_bytes()))
     }
 
     /// Whether somebody named a directory of static files.
@@ -183,7 +198,11 @@ impl fmt::Display for Config {
     /// One line on where we listen, then one for each setting that somebody made.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "rtmp {}, http {}, api {}", self.rtmp_server, self.http_server, self.http_api)?;
-        write!(f, ", webrtc {}, system api {}; no SRT in this version", self.webrtc_server, self.system_api)?;
+        write!(
+            f,
+            ", webrtc {}, srt {}, system api {}",
+            self.webrtc_server, self.srt_server, self.system_api
+        )?;
         self.given.iter().try_for_each(|given| write!(f, "\n{given}"))
     }
 }
@@ -272,6 +291,13 @@ pub struct Webrtc {
     pub connect_timeout: Duration,
     /// `PROXY_MAX_SESSIONS`, default 100000.
     pub max_sessions: usize,
+}
+
+/// SRT.
+#[derive(Clone, Copy, Debug)]
+pub struct Srt {
+    /// `PROXY_SRT_IDLE_TIMEOUT`: a session without a packet of its client for this long ends, default 15 s.
+    pub idle_timeout: Duration,
 }
 
 /// Source ports towards origins.

@@ -4,7 +4,7 @@
 //! them with the process.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     future::Future,
     net::SocketAddr,
     sync::Arc,
@@ -84,7 +84,7 @@ struct Ended {
 struct Entry {
     protocol: Protocol,
     client: SocketAddr,
-    place: Option<(StreamKey, OriginId)>,
+    place: Option<(Option<StreamKey>, OriginId)>,
     since: Instant,
     traffic: Arc<Traffic>,
     task: Option<AbortHandle>,
@@ -188,9 +188,7 @@ impl Connections {
         let mut ticks = interval(REFRESH);
         loop {
             ticks.tick().await;
-            for stream in self.streams() {
-                registry.refresh(&stream).await;
-            }
+            registry.refresh(self.streams().into_iter().collect()).await;
         }
     }
 
@@ -200,23 +198,42 @@ impl Connections {
             .open
             .values()
             .filter_map(|entry| entry.place.as_ref())
-            .map(|(stream, _)| stream.clone())
+            .filter_map(|(stream, _)| stream.clone())
             .collect()
     }
 
     /// Closes the connections to an origin that is down: it may have gone without a word, and players come again only once
     /// they know.
     pub fn end_at(&self, origin: &OriginId) {
-        let table = self.table.lock();
-        let at_origin = |entry: &&Entry| entry.place.as_ref().is_some_and(|(_, place)| place == origin);
-        let mut ended = 0_usize;
-        for task in table.open.values().filter(at_origin).filter_map(|entry| entry.task.as_ref()) {
-            task.abort();
-            ended += 1;
-        }
+        let ended = self.end_where(|_, place| place == origin);
         if ended > 0 {
             info!(%origin, ended, "origin is down: its TCP streams end");
         }
+    }
+
+    /// Closes the connections for a stream that are at other origins than the one where its publisher is.
+    pub fn end_elsewhere(&self, stream: &StreamKey, origin: &OriginId) {
+        let ended = self.end_where(|its, place| its == Some(stream) && place != origin);
+        if ended > 0 {
+            info!(%stream, %origin, ended, "stream is at another origin: its TCP streams end");
+        }
+    }
+
+    fn end_where(&self, ends: impl Fn(Option<&StreamKey>, &OriginId) -> bool) -> usize {
+        let table = self.table.lock();
+        let is_meant =
+            |entry: &&Entry| entry.place.as_ref().is_some_and(|(stream, at)| ends(stream.as_ref(), at));
+        let tasks = table.open.values().filter(is_meant).filter_map(|entry| entry.task.as_ref());
+        tasks.map(AbortHandle::abort).count()
+    }
+
+    /// How many there are at each origin.
+    pub fn at_origins(&self) -> HashMap<OriginId, u64> {
+        let mut counts = HashMap::new();
+        for (_, origin) in self.table.lock().open.values().filter_map(|entry| entry.place.as_ref()) {
+            *counts.entry(origin.clone()).or_default() += 1;
+        }
+        counts
     }
 
     /// Waits at most `grace` for connections to end by themselves, then closes those that are left and tells how many.
@@ -227,7 +244,8 @@ impl Connections {
         tasks.len()
     }
 
-    async fn none_left(&self) {
+    /// Waits until there are none.
+    pub async fn none_left(&self) {
         loop {
             let ended = self.ended.notified();
             if self.table.lock().open.is_empty() {
@@ -265,7 +283,7 @@ impl Table {
 impl Entry {
     fn view(&self, id: u64) -> ConnectionView {
         let (stream, origin) = match &self.place {
-            Some((stream, origin)) => (Some(stream.to_string()), Some(origin.to_string())),
+            Some((stream, origin)) => (stream.as_ref().map(ToString::to_string), Some(origin.to_string())),
             None => (None, None),
         };
         ConnectionView {
@@ -293,10 +311,16 @@ impl Connection {
         &self.traffic
     }
 
-    /// It is for this stream, on this origin.
-    pub fn place(&self, stream: &StreamKey, origin: &OriginId) {
+    /// The origin it is at, once that is known.
+    pub fn origin(&self) -> Option<OriginId> {
+        let table = self.connections.table.lock();
+        table.open.get(&self.id)?.place.as_ref().map(|(_, origin)| origin.clone())
+    }
+
+    /// It is for this stream, if that is known, on this origin.
+    pub fn place(&self, stream: Option<&StreamKey>, origin: &OriginId) {
         if let Some(entry) = self.connections.table.lock().open.get_mut(&self.id) {
-            entry.place = Some((stream.clone(), origin.clone()));
+            entry.place = Some((stream.cloned(), origin.clone()));
         }
     }
 }
@@ -324,7 +348,7 @@ mod tests {
         let connections = Arc::new(Connections::default());
         let (end, ending) = tokio::sync::oneshot::channel::<()>();
         connections.spawn(Protocol::Rtmp, CLIENT, |connection| async move {
-            connection.place(&stream(), &OriginId::new("a", "b", "c"));
+            connection.place(Some(&stream()), &OriginId::new("a", "b", "c"));
             connection.traffic().count(3, 4);
             let _ = ending.await;
         });
@@ -345,7 +369,7 @@ mod tests {
         let connections = Arc::new(Connections::default());
         for origin in ["one", "other"] {
             connections.spawn(Protocol::Rtmp, CLIENT, move |connection| async move {
-                connection.place(&stream(), &OriginId::new(origin, "b", "c"));
+                connection.place(Some(&stream()), &OriginId::new(origin, "b", "c"));
                 std::future::pending().await
             });
         }

@@ -1,7 +1,7 @@
 //! The control loop: turns what I/O tasks report into events, applies them, performs what follows.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     io,
     net::{IpAddr, SocketAddr},
     ops::ControlFlow,
@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use proxy_protocol::{ice::UfragPair, stream_url::StreamKey};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -23,9 +24,9 @@ use crate::{
         kernel::grace,
     },
     executor::{CarriageRequest, Executor},
-    origin::{OriginEvent, Registry},
+    origin::{OriginEvent, OriginId, Registry},
     proxy::{Event, Inheritance, Proxy, Refusal},
-    session::{SessionId, SessionOffer, tcp::TcpPath},
+    session::{EndReason, SessionId, SessionOffer, tcp::TcpPath},
 };
 
 mod handle;
@@ -33,7 +34,7 @@ pub mod snapshot;
 mod take_over;
 
 pub use handle::Control;
-use snapshot::{Refusals, Snapshot, Totals};
+use snapshot::{Snapshot, Tallies, Totals};
 pub use take_over::{Frozen, Paused};
 
 /// Installs, connect time-outs.
@@ -53,7 +54,15 @@ enum Command {
         offer: Box<SessionOffer>,
         media: SocketAddr,
         sources: Arc<[IpAddr]>,
-        reply: oneshot::Sender<Result<(), Refusal>>,
+        reply: oneshot::Sender<Result<SessionId, Refusal>>,
+    },
+    Established {
+        session: SessionId,
+        answer: Bytes,
+    },
+    HungUp {
+        session: SessionId,
+        reason: EndReason,
     },
     Carry {
         session: SessionId,
@@ -63,6 +72,7 @@ enum Command {
     Deleted(UfragPair),
     Snapshot(oneshot::Sender<Snapshot>),
     SwitchOffload(bool),
+    Drain,
     Detach(oneshot::Sender<Vec<String>>),
     HandOver(oneshot::Sender<io::Result<Frozen>>),
     Leave(oneshot::Sender<()>),
@@ -78,7 +88,7 @@ pub struct ControlLoop {
     totals: watch::Sender<Totals>,
     /// Waits for the grace period that flows and records wait for.
     grace: Option<JoinHandle<()>>,
-    refusals: Refusals,
+    tallies: Tallies,
 }
 
 impl ControlLoop {
@@ -112,8 +122,10 @@ impl ControlLoop {
             tokio::select! {
                 Some(event) = events.recv() => self.handle(event).await,
                 Some(event) = origins.recv() => {
-                    if let OriginEvent::Down(id) = &event {
-                        connections.end_at(id);
+                    match &event {
+                        OriginEvent::Down(id) => connections.end_at(id),
+                        OriginEvent::Moved { stream, to } => connections.end_elsewhere(stream, to),
+                        OriginEvent::Up(_) | OriginEvent::Ended(_) => {}
                     }
                     self.origin_changed(event).await;
                 }
@@ -137,7 +149,10 @@ impl ControlLoop {
                         self.network_changed(aftermath).await;
                     }
                 }
-                _ = look.tick() => self.look().await,
+                _ = look.tick() => {
+                    self.look().await;
+                    registry.carry(self.carried(&connections)).await;
+                }
                 _ = refresh.tick() => self.refresh_picks(registry.as_ref()).await,
             }
         }
@@ -151,6 +166,10 @@ impl ControlLoop {
                 self.executor.await_admission(session, reply);
                 self.handle(Event::Offered { session, offer, media, sources }).await;
             }
+            Command::Established { session, answer } => {
+                self.handle(Event::Established { session, answer }).await;
+            }
+            Command::HungUp { session, reason } => self.handle(Event::HungUp { session, reason }).await,
             Command::Carry { session, path, request } => {
                 self.executor.await_carriage(path.connection, request);
                 self.handle(Event::Connected { session, path }).await;
@@ -165,8 +184,9 @@ impl ControlLoop {
             }
             Command::Snapshot(reply) => {
                 // Whoever asked may have given up waiting.
-                let _gone = reply.send(Snapshot::take(&self.proxy, &self.executor, &self.refusals));
+                let _gone = reply.send(Snapshot::take(&self.proxy, &self.executor, &self.tallies));
             }
+            Command::Drain => self.handle(Event::Drain).await,
             Command::Detach(reply) => {
                 self.handle(Event::SwitchOffload(false)).await;
                 let detached = self.executor.kernel_mut().map(Installer::detach_all).unwrap_or_default();
@@ -218,10 +238,13 @@ impl ControlLoop {
     async fn origin_changed(&mut self, event: OriginEvent) {
         match event {
             OriginEvent::Up(origin) => {
-                if let (Some(kernel), Some(rtc)) = (self.executor.kernel_mut(), origin.rtc) {
-                    kernel.watch(origin.id.clone(), rtc.ip()).await;
+                // All endpoints of an origin are on one address.
+                if let (Some(kernel), Some(media)) = (self.executor.kernel_mut(), origin.rtc.or(origin.srt)) {
+                    kernel.watch(origin.id.clone(), media.ip()).await;
                 }
             }
+            OriginEvent::Ended(ufrags) => self.handle(Event::Deleted(ufrags)).await,
+            OriginEvent::Moved { stream, to } => self.handle(Event::StreamMoved { stream, to }).await,
             OriginEvent::Down(id) => {
                 self.handle(Event::OriginDown(id.clone())).await;
                 if let Some(kernel) = self.executor.kernel_mut() {
@@ -229,6 +252,15 @@ impl ControlLoop {
                 }
             }
         }
+    }
+
+    /// How many sessions and TCP streams there are at each origin.
+    fn carried(&self, connections: &Connections) -> HashMap<OriginId, u64> {
+        let mut carried = connections.at_origins();
+        for (_, session) in self.proxy.sessions() {
+            *carried.entry(session.offer.origin.id.clone()).or_default() += 1;
+        }
+        carried
     }
 
     async fn look(&mut self) {
@@ -249,7 +281,7 @@ impl ControlLoop {
             let aftermath = kernel.look(Instant::now());
             self.network_changed(aftermath).await;
         }
-        self.totals.send_replace(Totals::take(&self.proxy, &self.executor, &self.refusals));
+        self.totals.send_replace(Totals::take(&self.proxy, &self.executor, &self.tallies));
     }
 
     async fn network_changed(&mut self, aftermath: Aftermath) {
@@ -263,10 +295,8 @@ impl ControlLoop {
 
     async fn refresh_picks(&self, registry: &dyn Registry) {
         let streams: HashSet<StreamKey> =
-            self.proxy.sessions().map(|(_, session)| session.offer.stream.clone()).collect();
-        for stream in streams {
-            registry.refresh(&stream).await;
-        }
+            self.proxy.sessions().filter_map(|(_, session)| session.offer.stream.clone()).collect();
+        registry.refresh(streams.into_iter().collect()).await;
     }
 }
 

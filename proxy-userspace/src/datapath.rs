@@ -17,6 +17,8 @@ pub mod userspace;
 /// One UDP flow to forward in the kernel: both directions are one object, and of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowSpec {
+    /// What it carries.
+    pub protocol: Protocol,
     /// The client, as on the wire.
     pub client: SocketAddr,
     /// What the client sends to, as on the wire at the hook: before any DNAT of this host.
@@ -29,6 +31,25 @@ pub struct FlowSpec {
     pub to_origin: NextHopId,
     /// How frames leave towards the client.
     pub to_client: NextHopId,
+}
+
+/// What a conversation speaks: the same first bytes of a datagram mean other things.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// STUN, DTLS, RTP and RTCP.
+    WebRtc,
+    /// SRT.
+    Srt,
+}
+
+impl Protocol {
+    /// The word in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::WebRtc => "webrtc",
+            Self::Srt => "srt",
+        }
+    }
 }
 
 /// A row of the next-hop table.
@@ -99,11 +120,11 @@ pub struct FlowCounters {
     pub to_origin: DirectionCounters,
     /// Origin to client.
     pub to_client: DirectionCounters,
-    /// A DTLS alert went by: the session is probably ending.
+    /// A DTLS alert or an SRT shutdown went by: the session is probably ending.
     pub closing: bool,
 }
 
-/// Where a STUN request without a flow entered this host, as seen by the hook.
+/// Where a STUN request or SRT handshake without a flow entered this host, as seen by the hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
     /// Its destination on the wire, before any DNAT.
@@ -191,7 +212,7 @@ pub trait Datapath: Send + Sync {
     /// A source port has rested.
     fn release(&mut self, source: SocketAddr, origin: SocketAddr);
     /// A tuple is relayed: its packets are no stranger's.
-    fn bind(&mut self, client: SocketAddr, service: SocketAddr);
+    fn bind(&mut self, client: SocketAddr, service: SocketAddr, protocol: Protocol);
     /// A tuple is relayed no more.
     fn unbind(&mut self, client: SocketAddr, service: SocketAddr);
     /// A session is awaited from this address, or has it: its network has a budget of its own for packets without a flow.
@@ -209,7 +230,7 @@ pub trait Datapath: Send + Sync {
     /// Frames by engine and reason: `(engine, reason, frames)`, since the tables were made, which an earlier process may
     /// have done.
     fn reasons(&self) -> Vec<(Engine, proxy_common::verdict::Reason, u64)>;
-    /// Where a client's last STUN request without a flow entered.
+    /// Where a client's last STUN request or SRT handshake without a flow entered.
     fn arrival(&self, client: SocketAddr) -> Option<Arrival>;
     /// Kernel memory of the tables in bytes.
     fn table_bytes(&self) -> u64;

@@ -12,11 +12,11 @@ use proxy_protocol::ice::UfragPair;
 use tokio::sync::oneshot;
 
 use crate::{
-    datapath::{FlowCounters, FlowId, installer::Installer, userspace::Relay},
+    datapath::{FlowCounters, FlowId, Protocol, installer::Installer, userspace::Relay},
     origin::Origin,
     proxy::{Action, Activity, Carried, Event, FlowRequest, Proxy, Refusal},
     session::{
-        RelayReason, Session, SessionId, Tuple,
+        Kind, RelayReason, Session, SessionId, Tuple, WebRtc,
         record::{Record, RecordStore},
         tcp::ConnectionId,
     },
@@ -26,15 +26,17 @@ use crate::{
 const TUPLE_IDLE: Duration = Duration::from_secs(30);
 
 /// Sessions whose client is waiting for its answer.
-type Waiting = HashMap<SessionId, oneshot::Sender<Result<(), Refusal>>>;
+type Waiting = HashMap<SessionId, oneshot::Sender<Result<SessionId, Refusal>>>;
 
 /// The origin of each session, for signalling.
 pub type OriginsByUfrags = Arc<RwLock<HashMap<UfragPair, Arc<Origin>>>>;
 
 mod carriages;
+mod totals;
 
 use carriages::Carriages;
 pub use carriages::{Carriage, CarriageRequest};
+pub use totals::KernelTotals;
 
 /// Sockets and maps.
 #[derive(Debug)]
@@ -59,24 +61,6 @@ struct Lease {
     source: SocketAddr,
     origin: SocketAddr,
     client_ip: IpAddr,
-}
-
-/// Packets and bytes the kernel forwarded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct KernelTotals {
-    /// Client to origin: packets, bytes from the IP header on.
-    pub to_origin: (u64, u64),
-    /// Origin to client: packets, bytes from the IP header on.
-    pub to_client: (u64, u64),
-}
-
-impl KernelTotals {
-    fn add(&mut self, flow: &FlowCounters) {
-        self.to_origin.0 += flow.to_origin.packets;
-        self.to_origin.1 += flow.to_origin.bytes;
-        self.to_client.0 += flow.to_client.packets;
-        self.to_client.1 += flow.to_client.bytes;
-    }
 }
 
 impl Executor {
@@ -126,7 +110,11 @@ impl Executor {
     }
 
     /// Answers `reply` once the session is admitted or refused.
-    pub fn await_admission(&mut self, session: SessionId, reply: oneshot::Sender<Result<(), Refusal>>) {
+    pub fn await_admission(
+        &mut self,
+        session: SessionId,
+        reply: oneshot::Sender<Result<SessionId, Refusal>>,
+    ) {
         self.waiting.insert(session, reply);
     }
 
@@ -157,7 +145,7 @@ impl Executor {
             }
             Action::Record { session } => self.record(session, proxy),
             Action::Refuse { session, reason } => self.answer(session, Err(reason)),
-            Action::Bind { session, tuple } => self.bind(session, tuple),
+            Action::Bind { session, tuple } => self.bind(session, tuple, protocol_of(session, proxy)),
             Action::Unbind { session, tuple } => self.unbind(session, tuple),
             Action::Activate { session, tuple } => self.relay.activate(session, tuple),
             Action::Forward(check) => self.relay.forward(&check),
@@ -192,7 +180,9 @@ impl Executor {
                 if let (Some(kernel), Some(lease)) = (&mut self.kernel, self.leases.remove(&session)) {
                     kernel.retire(lease.source, lease.origin, lease.client_ip);
                 }
-                self.origins.write().remove(&ufrags);
+                if let Some(ufrags) = ufrags {
+                    self.origins.write().remove(&ufrags);
+                }
                 self.forget_record(session);
             }
         }
@@ -244,7 +234,7 @@ impl Executor {
         }
         proxy.admitted(id);
         self.record(id, proxy);
-        self.answer(id, Ok(()));
+        self.answer(id, Ok(id));
         true
     }
 
@@ -254,7 +244,8 @@ impl Executor {
         if !self.open(id, session.source, session) {
             return false;
         }
-        tuples.iter().for_each(|tuple| self.bind(id, *tuple));
+        let protocol = session.offer.protocol();
+        tuples.iter().for_each(|tuple| self.bind(id, *tuple, protocol));
         if let Some(live) = session.live().filter(|live| tuples.contains(&live.active)) {
             self.relay.activate(id, live.active);
         }
@@ -264,11 +255,19 @@ impl Executor {
     /// Makes a session known to the relay and to signalling.
     fn open(&mut self, id: SessionId, source: SocketAddr, session: &Session) -> bool {
         let offer = &session.offer;
-        if let Err(error) = self.relay.admit(id, &offer.ufrags, &offer.pwd, session.media, source) {
+        let opened = match &offer.kind {
+            Kind::WebRtc(WebRtc { ufrags, pwd, .. }) => {
+                self.relay.admit(id, ufrags, pwd, session.media, source)
+            }
+            Kind::Srt(srt) => self.relay.admit_call(id, srt, session.media, source),
+        };
+        if let Err(error) = opened {
             tracing::warn!(%source, %error, "source port cannot be bound");
             return false;
         }
-        self.origins.write().insert(offer.ufrags.clone(), Arc::clone(&offer.origin));
+        if let Some(ufrags) = offer.ufrags() {
+            self.origins.write().insert(ufrags.clone(), Arc::clone(&offer.origin));
+        }
         if let Some(kernel) = &mut self.kernel {
             let lease = Lease { source, origin: session.media, client_ip: offer.client_ip };
             kernel.lease(lease.source, lease.origin, lease.client_ip);
@@ -277,10 +276,10 @@ impl Executor {
         true
     }
 
-    fn bind(&mut self, session: SessionId, tuple: Tuple) {
+    fn bind(&mut self, session: SessionId, tuple: Tuple, protocol: Protocol) {
         self.relay.bind(session, tuple);
         if let Some(kernel) = &mut self.kernel {
-            kernel.bind(tuple);
+            kernel.bind(tuple, protocol);
         }
     }
 
@@ -316,7 +315,7 @@ impl Executor {
         }
     }
 
-    fn answer(&mut self, session: SessionId, result: Result<(), Refusal>) {
+    fn answer(&mut self, session: SessionId, result: Result<SessionId, Refusal>) {
         if let Some(reply) = self.waiting.remove(&session) {
             // The client may have gone; its session then ends by its connect time-out.
             let _gone = reply.send(result);
@@ -334,6 +333,11 @@ impl Executor {
             None => Err(RelayReason::NoEngine),
         }
     }
+}
+
+/// A session that is gone by now had nothing bound.
+fn protocol_of(session: SessionId, proxy: &Proxy) -> Protocol {
+    proxy.session(session).map_or(Protocol::WebRtc, |session| session.offer.protocol())
 }
 
 #[cfg(test)]

@@ -20,6 +20,8 @@ pub struct Ports {
     pub webrtc: u16,
     /// WebRTC media, TCP.
     pub webrtc_tcp: Option<u16>,
+    /// SRT, UDP.
+    pub srt: u16,
     /// Registration of origins.
     pub system: u16,
 }
@@ -27,7 +29,7 @@ pub struct Ports {
 /// What to do with a proxy at `ip` that no origin has registered with.
 pub fn text(ip: IpAddr, ports: Ports, needs_token: bool) -> String {
     let host = Host(ip);
-    let Ports { rtmp, http, api, webrtc, webrtc_tcp, system } = ports;
+    let Ports { rtmp, http, api, webrtc, webrtc_tcp, srt, system } = ports;
     let over_tcp = webrtc_tcp.map(|port| format!("  tcp://{host}:{port}")).unwrap_or_default();
     let mut text = format!(
         "No SRS origin is known yet.\n\
@@ -36,6 +38,7 @@ pub fn text(ip: IpAddr, ports: Ports, needs_token: bool) -> String {
          \x20 RTMP           rtmp://{host}:{rtmp}/\n\
          \x20 WHIP, WHEP     http://{host}:{api}/rtc/v1/whip/  http://{host}:{api}/rtc/v1/whep/\n\
          \x20 WebRTC media   udp://{host}:{webrtc}{over_tcp}\n\
+         \x20 SRT            srt://{host}:{srt}\n\
          \x20 HTTP           http://{host}:{http}/\n\
          \x20 system API     http://{host}:{system}/  (registration, /api/v1/origins, /metrics)\n\
          \n\
@@ -85,13 +88,14 @@ fn heartbeat(ip: IpAddr, system: u16) -> String {
     )
 }
 
-fn clients(host: &Host, Ports { rtmp, http, api, .. }: Ports) -> String {
+fn clients(host: &Host, Ports { rtmp, http, api, srt, .. }: Ports) -> String {
     format!(
         "Then publish and play:\n\
          \n\
          \x20 RTMP      rtmp://{host}:{rtmp}/live/livestream (OBS: Service Custom, Server rtmp://{host}:{rtmp}/live)\n\
          \x20 HTTP-FLV  http://{host}:{http}/live/livestream.flv\n\
          \x20 HLS       http://{host}:{http}/live/livestream.m3u8\n\
+         \x20 SRT       'srt://{host}:{srt}?streamid=#!::r=live/livestream,m=publish' and m=request to play\n\
          \x20 OBS       Settings > Stream > Service WHIP, Server\n\
          \x20           http://{host}:{api}/rtc/v1/whip/?app=live&stream=livestream\n\
          \x20 ffmpeg 8  ffmpeg -re -f lavfi -i testsrc=size=1280x720:rate=30 -f lavfi -i sine \\\n\
@@ -117,8 +121,15 @@ impl Display for Host {
 mod tests {
     use super::*;
 
-    const PORTS: Ports =
-        Ports { rtmp: 11935, http: 18080, api: 11985, webrtc: 18000, webrtc_tcp: Some(18443), system: 12025 };
+    const PORTS: Ports = Ports {
+        rtmp: 11935,
+        http: 18080,
+        api: 11985,
+        webrtc: 18000,
+        webrtc_tcp: Some(18443),
+        srt: 20080,
+        system: 12025,
+    };
 
     fn shown(ip: &str, needs_token: bool) -> String {
         text(ip.parse().unwrap(), PORTS, needs_token)
@@ -137,6 +148,8 @@ mod tests {
         let text = shown("192.0.2.7", false);
         for line in [
             "udp://192.0.2.7:18000  tcp://192.0.2.7:18443\n",
+            "srt://192.0.2.7:20080\n",
+            "'srt://192.0.2.7:20080?streamid=#!::r=live/livestream,m=publish'",
             "rtmp://192.0.2.7:11935/live/livestream",
             "http://192.0.2.7:18080/live/livestream.flv",
             "http://192.0.2.7:18080/live/livestream.m3u8",

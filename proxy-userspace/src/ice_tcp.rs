@@ -10,7 +10,10 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use proxy_protocol::rfc4571::{self, Beginning};
+use proxy_protocol::{
+    rfc4571::{self, Beginning},
+    stun::Message,
+};
 use tokio::{
     net::TcpStream,
     sync::watch,
@@ -23,13 +26,14 @@ use crate::{
     config::TcpJoin,
     connections::{Connection, Connections, Protocol},
     control::Control,
-    datapath::userspace::Gate,
+    datapath::userspace::{Gate, Stranger},
     executor::Carriage,
     live::Sorted,
     net::{
         join::{self, Carries, Unsent},
         tcp::{Acceptor, Dialer, Slot, Slots, receive, stopped},
     },
+    roaming::Roaming,
     session::{
         SessionId,
         tcp::{ConnectionId, TcpPath},
@@ -58,6 +62,7 @@ pub struct Deadlines {
 #[derive(Clone, Debug)]
 pub struct IceTcp {
     gate: Gate,
+    roaming: Option<Arc<Roaming>>,
     control: Control,
     connections: Arc<Connections>,
     dialer: Arc<Dialer>,
@@ -78,7 +83,13 @@ impl IceTcp {
         deadlines: Deadlines,
     ) -> Self {
         let (carried, outcomes) = (Slots::new(MAX_CARRIED), Arc::default());
-        Self { gate, control, connections, dialer, join, deadlines, carried, outcomes }
+        Self { gate, roaming: None, control, connections, dialer, join, deadlines, carried, outcomes }
+    }
+
+    /// Asks `roaming` about requests of unknown users.
+    #[must_use]
+    pub fn with_roaming(self, roaming: Option<Arc<Roaming>>) -> Self {
+        Self { roaming, ..self }
     }
 
     /// What became of connections so far.
@@ -141,12 +152,12 @@ impl IceTcp {
         stranger: Slot,
         connection: &Connection,
     ) -> Result<Outcome, Outcome> {
-        let session = self.read_request(&client, &mut read).await?;
+        let session = self.read_request(&client, peer, &mut read).await?;
         let _carried = self.carried.try_take().ok_or(Outcome::NoRoom)?;
         drop(stranger);
         let path = TcpPath { connection: ConnectionId(connection.id()), client: peer };
         let carriage = self.control.carry(session, path, Arc::clone(connection.traffic())).await?;
-        connection.place(&carriage.stream, &carriage.origin);
+        connection.place(carriage.stream.as_ref(), &carriage.origin);
         let Carriage { endpoint, ended, .. } = carriage;
         tokio::select! {
             carried = self.carry(client, endpoint, read.freeze(), connection) => carried,
@@ -155,14 +166,29 @@ impl IceTcp {
     }
 
     /// The session whose request a connection begins with; the request stays in `read`.
-    async fn read_request(&self, client: &TcpStream, read: &mut BytesMut) -> Result<SessionId, Outcome> {
+    async fn read_request(
+        &self,
+        client: &TcpStream,
+        peer: SocketAddr,
+        read: &mut BytesMut,
+    ) -> Result<SessionId, Outcome> {
         let deadline = Instant::now() + self.deadlines.first_frame;
         loop {
             if let Some((request, _)) = rfc4571::first_request(read, FIRST_FRAME)? {
-                return Ok(self.gate.session_of(&request)?);
+                return Ok(self.session_of(peer, &request).await?);
             }
             let received = timeout_at(deadline, receive(client, read)).await;
             received.map_err(|_| Outcome::Late)?.map_err(|_| Outcome::Left)?;
+        }
+    }
+
+    async fn session_of(&self, peer: SocketAddr, request: &Message<'_>) -> Result<SessionId, Stranger> {
+        match (self.gate.session_of(request), &self.roaming) {
+            (Err(Stranger::UnknownUser), Some(roaming)) => {
+                roaming.resume(peer.ip(), request).await?;
+                self.gate.session_of(request)
+            }
+            (session, _) => session,
         }
     }
 

@@ -189,7 +189,7 @@ impl Live {
     async fn ask(&self, wish: &Wish, connection: &Connection) -> Result<TcpStream, Refusal> {
         let reached = self.origins.to_stream(&wish.stream, Service::Http).await;
         let (origin, dialed) = reached.map_err(|error| Refusal::of_connecting(&error))?;
-        connection.place(&wish.stream, &origin.id);
+        connection.place(Some(&wish.stream), &origin.id);
         self.request(dialed, &wish.head).await
     }
 

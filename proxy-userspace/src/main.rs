@@ -32,6 +32,8 @@ async fn obey(command: Command, config: Config) -> anyhow::Result<()> {
         Command::Run => app::run(config).await,
         Command::Detach => commands::detach(&config).await,
         Command::Doctor { json } => commands::doctor(&config, json).await,
+        Command::Origins { json } => commands::origins(&config, json).await,
+        Command::Drain { origin, off } => commands::drain(&config, &origin, !off).await,
         Command::Status { json } => commands::status(&config, json).await,
     }
 }

@@ -1,16 +1,21 @@
 //! Origins: what they register, which one a stream is on, whether they live.
 
 use std::{
+    collections::HashMap,
     fmt,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
-use proxy_protocol::stream_url::StreamKey;
+use proxy_protocol::{ice::UfragPair, stream_url::StreamKey};
 use serde::{Deserialize, Serialize};
 
+use self::{balance::Terms, registry::Refusal};
+
+pub mod balance;
 pub mod connector;
 pub mod endpoint;
+pub mod fleet;
 pub mod memory;
 pub mod probe;
 pub mod registration;
@@ -65,6 +70,14 @@ pub enum PickError {
     /// None is registered, or none is up.
     #[error("no server available for {0}")]
     NoOrigin(StreamKey),
+    /// Those that are up take no new streams.
+    #[error("no origin takes {stream}: {reason}")]
+    NotTaken {
+        /// The stream.
+        stream: StreamKey,
+        /// Why not.
+        reason: Refusal,
+    },
     /// The registry did not answer.
     #[error("registry is unavailable: {0}")]
     Unavailable(String),
@@ -75,6 +88,7 @@ impl PickError {
     pub fn tell(&self) -> &'static str {
         match self {
             Self::NoOrigin(_) => "no origin is up for this stream",
+            Self::NotTaken { .. } => "every origin is full or drains",
             Self::Unavailable(reason) => {
                 tracing::warn!(%reason, "failed to pick an origin");
                 "the registry of origins is unavailable"
@@ -90,6 +104,15 @@ pub enum OriginEvent {
     Up(Arc<Origin>),
     /// Takes nothing; what it had is gone.
     Down(OriginId),
+    /// Another proxy was told that this session ended.
+    Ended(UfragPair),
+    /// The publisher of a stream is on this origin: who waits for it elsewhere waits for nothing.
+    Moved {
+        /// The stream.
+        stream: StreamKey,
+        /// Where it is.
+        to: OriginId,
+    },
 }
 
 /// What a registry leaves to that of the next process.
@@ -104,22 +127,61 @@ pub struct Known {
 /// Where streams are found: one implementation per kind of fleet.
 #[async_trait::async_trait]
 pub trait Registry: Send + Sync + 'static {
-    /// Records a heartbeat.
-    async fn register(&self, origin: Origin) -> Result<(), PickError>;
+    /// Records a heartbeat, and what the origin says it is to take.
+    async fn register(&self, origin: Origin, terms: Terms) -> Result<(), PickError>;
     /// The stream's origin; chosen once, atomically, if it has none that lives.
     async fn pick(&self, stream: &StreamKey) -> Result<Arc<Origin>, PickError>;
     /// The stream's origin, if it has one that serves; chooses none.
     async fn picked(&self, stream: &StreamKey) -> Option<Arc<Origin>>;
+    /// Tells that an origin has taken the publisher of a stream: that is where it is, whatever players were told before.
+    async fn published(&self, stream: &StreamKey, origin: &OriginId);
     /// The origins that serve what they have.
     async fn serving(&self) -> Vec<Arc<Origin>>;
     /// The origin that takes streams and whose RTMP is at this address.
     async fn at_rtmp(&self, address: SocketAddr) -> Option<Arc<Origin>>;
-    /// Tells that a stream is in use, so that its pick does not expire.
-    async fn refresh(&self, stream: &StreamKey);
+    /// Tells which streams are in use, so that their picks do not expire.
+    async fn refresh(&self, streams: Vec<StreamKey>);
+    /// Tells how many sessions this proxy has at each origin.
+    async fn carry(&self, sessions: HashMap<OriginId, u64>);
     /// Reports that `origin` could not be reached; the next pick avoids it until it answers a probe.
     async fn report_failure(&self, origin: &OriginId);
+    /// Gives the origins that `name` names no new streams, or takes that back; tells which ones those are. A name is an
+    /// id, a server id, a device id or an address.
+    async fn drain(&self, name: &str, on: bool) -> Result<Vec<OriginId>, PickError>;
     /// Every known origin with its state, for people.
     async fn list(&self) -> Vec<OriginStatus>;
+    /// What it cannot do at the moment.
+    fn trouble(&self) -> Option<Trouble> {
+        None
+    }
+    /// What it did so far.
+    fn counts(&self) -> RegistryCounts {
+        RegistryCounts::default()
+    }
+}
+
+/// What a registry cannot do at the moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// What, since when, and why.
+    pub what: String,
+    /// Whether no stream can be found at all.
+    pub is_fatal: bool,
+}
+
+/// What a registry did so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RegistryCounts {
+    /// Streams whose origin was known here.
+    pub known: u64,
+    /// Streams that the fleet was asked for.
+    pub asked: u64,
+    /// Streams whose origin every proxy worked out for itself, because the fleet could not be asked.
+    pub agreed: u64,
+    /// Streams that were written down when the fleet could be asked again.
+    pub written_back: u64,
+    /// Calls to what the fleet shares that failed.
+    pub failures: u64,
 }
 
 /// Where an origin serves what, as people see it.
@@ -148,12 +210,18 @@ pub struct OriginStatus {
     pub ip: IpAddr,
     /// What it registered.
     pub endpoints: Endpoints,
-    /// `probing`, `up`, `down`.
+    /// `probing`, `up`, `draining`, `down`.
     pub state: &'static str,
-    /// Why it is not up.
+    /// Why it takes no new streams.
     pub reason: Option<String>,
     /// Seconds since the last heartbeat.
     pub heartbeat_age: f64,
     /// Streams picked to it.
     pub streams: usize,
+    /// Sessions and TCP streams that all proxies have there.
+    pub sessions: u64,
+    /// Its share of new streams.
+    pub weight: u32,
+    /// Sessions from which on it gets no new stream.
+    pub capacity: Option<u32>,
 }

@@ -13,9 +13,10 @@ use std::{
 use proxy_protocol::ice::UfragPair;
 
 use crate::{
-    datapath::FlowId,
+    datapath::{Escalation, FlowId, Protocol},
     session::{
-        EndReason, Offload, RelayReason, Session, SessionId, SessionOffer, State, Tuple, offload,
+        EndReason, Live, Offload, RelayReason, Session, SessionId, SessionOffer, State, Tuple,
+        offload::{self, Answers},
         source_port::{Rest, SourcePorts, Usage},
         tcp::TcpPaths,
     },
@@ -23,6 +24,7 @@ use crate::{
 
 mod action;
 mod adopt;
+mod call;
 mod event;
 mod stats;
 mod tcp;
@@ -33,7 +35,7 @@ use adopt::Orphans;
 pub use event::{Activity, Carried, Check, Event, Inheritance, InheritedFlow};
 pub use stats::Stats;
 
-/// After a DTLS alert a session ends when its client is silent for this long.
+/// After a DTLS alert or an SRT shutdown a session ends when its client is silent for this long.
 const CLOSE_QUIET: Duration = Duration::from_secs(2);
 /// While no flow may be installed, a session is looked at again after this long.
 const RELAY_ONLY_WAIT: Duration = Duration::from_secs(1);
@@ -47,8 +49,10 @@ pub struct Limits {
     pub max_sessions: usize,
     /// A session whose client was never heard ends after this long.
     pub connect_timeout: Duration,
-    /// A session whose client is silent ends after this long.
+    /// A WebRTC session whose client is silent ends after this long.
     pub idle_timeout: Duration,
+    /// The same of SRT.
+    pub srt_idle_timeout: Duration,
     /// A flow without a session is removed after this long, even if it has traffic.
     pub orphan_timeout: Duration,
     /// Why no flow may be installed, if none may: no kernel engine runs, or the operator switched offloading off.
@@ -73,6 +77,7 @@ pub struct Proxy {
     /// Above every number that a session had, in this process or an earlier one.
     next_session: u64,
     stats: Stats,
+    is_stopping: bool,
 }
 
 impl Proxy {
@@ -90,6 +95,7 @@ impl Proxy {
             touched: Vec::new(),
             next_session: 1,
             stats: Stats::default(),
+            is_stopping: false,
         }
     }
 
@@ -108,6 +114,8 @@ impl Proxy {
             Event::Connected { session, path } => self.connected(session, path, now, out),
             Event::Carried(looks) => self.carried(looks, now, out),
             Event::Answered(session) => self.answered(session),
+            Event::Established { session, answer } => self.established(session, answer, now),
+            Event::HungUp { session, reason } => self.hung_up(session, reason, now, out),
             Event::Installed { session, result } => self.installed(session, result, now),
             Event::Activity(looks) => self.activity(looks, now, out),
             Event::Adopted(left) => self.adopt(*left, now, out),
@@ -116,6 +124,12 @@ impl Proxy {
             Event::NetworkChanged => self.network_changed(now),
             Event::OriginDown(origin) => {
                 self.end_where(now, EndReason::OriginDown, out, |s| s.offer.origin.id == origin)
+            }
+            Event::Drain => self.is_stopping = true,
+            Event::StreamMoved { stream, to } => {
+                let is_elsewhere =
+                    |s: &Session| s.offer.stream.as_ref() == Some(&stream) && s.offer.origin.id != to;
+                self.end_where(now, EndReason::StreamMoved, out, is_elsewhere);
             }
             Event::SwitchOffload(on) => self.switch_offload(on, now, out),
             Event::Shutdown => {
@@ -180,20 +194,29 @@ impl Proxy {
         out: &mut Vec<Action>,
     ) {
         let refuse = |reason| Action::Refuse { session: id, reason };
+        if self.is_stopping {
+            return out.push(refuse(Refusal::Stopping));
+        }
         if self.sessions.len() >= self.limits.max_sessions {
             return out.push(refuse(Refusal::Full));
         }
-        if self.by_ufrags.contains_key(&offer.ufrags) {
+        if offer.ufrags().is_some_and(|ufrags| self.by_ufrags.contains_key(ufrags)) {
             return out.push(refuse(Refusal::DuplicateUfrag));
         }
         let Some(source) = self.ports.lease(&sources, media, now) else {
             return out.push(refuse(Refusal::PortsExhausted));
         };
-        self.by_ufrags.insert(offer.ufrags.clone(), id);
-        self.await_client(offer.client_ip, out);
+        if let Some(srt) = offer.srt() {
+            self.replace(srt.tuple, now, out);
+        }
+        if let Some(ufrags) = offer.ufrags() {
+            self.by_ufrags.insert(ufrags.clone(), id);
+            self.await_client(offer.client_ip, out);
+        }
         let (state, tcp) = (State::Admitting(1), TcpPaths::default());
         self.sessions.insert(id, Session { offer, media, source, born: now, state, tcp });
         out.push(Action::Admit { session: id, source, sources });
+        self.bind_caller(id, out);
     }
 
     fn source_unusable(
@@ -215,6 +238,7 @@ impl Proxy {
             Some(source) => {
                 session.source = source;
                 out.push(Action::Admit { session: id, source, sources });
+                self.bind_caller(id, out);
             }
             None => {
                 out.push(Action::Refuse { session: id, reason: Refusal::PortsExhausted });
@@ -337,8 +361,11 @@ impl Proxy {
     }
 
     fn end_of(&mut self, id: SessionId, look: &Activity, now: Instant) -> Option<EndReason> {
-        let idle_timeout = self.limits.idle_timeout;
         let session = self.sessions.get_mut(&id)?;
+        let idle_timeout = match session.offer.protocol() {
+            Protocol::WebRtc => self.limits.idle_timeout,
+            Protocol::Srt => self.limits.srt_idle_timeout,
+        };
         let idle = session.idle(look.client_idle, now);
         if let Some(live) = session.live_mut() {
             if look.closing || look.kernel.is_some_and(|kernel| kernel.closing) {
@@ -354,11 +381,17 @@ impl Proxy {
     }
 
     fn prove(&mut self, id: SessionId, look: &Activity, now: Instant, out: &mut Vec<Action>) {
-        let Some(live) = self.sessions.get_mut(&id).and_then(Session::live_mut) else { return };
-        let responses_up = !live.backups.is_empty();
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let protocol = session.offer.protocol();
+        let Some(live) = session.live_mut() else { return };
+        let answers = match protocol {
+            Protocol::Srt => Answers::Always,
+            Protocol::WebRtc if live.backups.is_empty() => Answers::ToChecks,
+            Protocol::WebRtc => Answers::Elsewhere,
+        };
         let Offload::Installed { proof, .. } = &mut live.offload else { return };
         let Some(kernel) = look.kernel else { return };
-        if let Err(reason) = proof.look(look.relay, kernel, responses_up) {
+        if let Err(reason) = proof.look(look.relay, kernel, answers) {
             self.doubt(id, reason, now, out);
         }
     }
@@ -375,7 +408,7 @@ impl Proxy {
 
     fn install_ready(&mut self, now: Instant, out: &mut Vec<Action>) {
         for (&id, session) in &mut self.sessions {
-            let (source, origin) = (session.source, session.media);
+            let (source, origin, protocol) = (session.source, session.media, session.offer.protocol());
             let Some(live) = session.live_mut() else { continue };
             let Offload::Relayed { not_before, reason, .. } = &mut live.offload else { continue };
             if now < *not_before {
@@ -393,9 +426,10 @@ impl Proxy {
                 *reason = wait;
                 continue;
             }
-            let flow = FlowRequest { tuple: live.active, ifindex: live.ifindex, source, origin };
+            let flow = FlowRequest { protocol, tuple: live.active, ifindex: live.ifindex, source, origin };
             let pending = self.pending.contains_key(&live.active.client.ip());
-            out.push(Action::Install { session: id, flow, escalation: live.escalation(pending) });
+            let escalation = escalation(protocol, live, pending);
+            out.push(Action::Install { session: id, flow, escalation });
         }
     }
 
@@ -435,20 +469,23 @@ impl Proxy {
         if session.is_awaited() {
             self.client_heard(session.offer.client_ip, out);
         }
-        self.by_ufrags.remove(&session.offer.ufrags);
+        let ufrags = session.offer.ufrags().cloned();
+        if let Some(ufrags) = &ufrags {
+            self.by_ufrags.remove(ufrags);
+        }
         if reason != EndReason::NoSourcePort {
             self.ports.release(session.source, session.media, now);
         }
         self.stats.count_end(reason);
         tracing::info!(
             session = id.0,
-            stream = %session.offer.stream,
+            stream = session.offer.stream_name(),
             origin = %session.offer.origin.id.0,
             reason = reason.as_str(),
             seconds = now.saturating_duration_since(session.born).as_secs(),
             "session ended"
         );
-        out.push(Action::Retire { session: id, ufrags: session.offer.ufrags });
+        out.push(Action::Retire { session: id, ufrags });
     }
 
     /// Notes that the source socket of a session is open.
@@ -460,12 +497,21 @@ impl Proxy {
             self.stats.admitted += 1;
             tracing::info!(
                 session = id.0,
-                stream = %session.offer.stream,
+                stream = session.offer.stream_name(),
                 origin = %session.offer.origin.id.0,
-                role = ?session.offer.role,
+                protocol = session.offer.protocol().as_str(),
+                role = session.offer.role_name(),
                 "session offered"
             );
         }
+    }
+}
+
+/// Which STUN packets userspace needs; SRT has none.
+fn escalation(protocol: Protocol, live: &Live, pending: bool) -> Escalation {
+    match protocol {
+        Protocol::WebRtc => live.escalation(pending),
+        Protocol::Srt => Escalation::default(),
     }
 }
 

@@ -24,7 +24,7 @@ use proxy_protocol::{
         client_session::{Accepted, ClientFault, ClientSession},
         handshake::HandshakeError,
         origin_session::OriginFault,
-        request::Refusal,
+        request::{Refusal, Role},
     },
     stream_url::{StreamKey, StreamRules, StreamUrlError},
 };
@@ -163,7 +163,11 @@ impl Rtmp {
     ) -> Result<Option<Joinable>, Failure> {
         let Accepted { to_client, to_origin } = session.accepted(std::mem::take(&mut asked.said));
         to_client.iter().try_for_each(|message| client.send(message))?;
-        info!(%stream, role = ?wish.asked.request.role(), "stream started");
+        let role = wish.asked.request.role();
+        info!(%stream, ?role, "stream started");
+        if let (Role::Publisher(_), Some(origin)) = (role, connection.origin()) {
+            self.origins.registry.published(stream, &origin).await;
+        }
         let origin = loop {
             let Answered { mut origin, session, .. } = asked;
             to_origin.iter().try_for_each(|message| origin.send(message))?;

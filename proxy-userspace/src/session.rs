@@ -1,4 +1,4 @@
-//! One WebRTC session: from the answer its client got to the last packet.
+//! One session, of WebRTC or SRT: from the answer its client got to the last packet.
 //!
 //! ```text
 //!            offered                     first authenticated check
@@ -8,32 +8,28 @@
 //!
 //!   A session whose client came by TCP alone stays Waiting and lives by its connections.
 //!
+//!   An SRT session has one tuple from the start. It is Waiting while its origin is being called, and Live when the
+//!   origin has answered; its ends are a shutdown, silence, or an origin that refuses or does not answer.
+//!
 //!   Live:   Relayed ◄──────────► Installed
 //!           nominated, answered, settled: install
 //!           migration, shared tuple, proof failed, end: remove
 //! ```
 
 use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use proxy_protocol::{
-    ice::{IcePwd, UfragPair},
-    stream_url::StreamKey,
-};
+use crate::datapath::{Escalation, FlowId, Protocol};
 
-use crate::{
-    datapath::{Escalation, FlowId},
-    origin::Origin,
-};
-
+mod offer;
 pub mod offload;
 pub mod record;
 pub mod source_port;
 pub mod tcp;
 
+pub use offer::{Kind, SessionOffer, Srt, WebRtc};
 pub use offload::{Offload, Proof, RelayReason};
 use tcp::TcpPaths;
 
@@ -50,23 +46,14 @@ pub enum Role {
     Player,
 }
 
-/// What signalling learnt of a session from the offer and the origin's answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SessionOffer {
-    /// The stream.
-    pub stream: StreamKey,
-    /// The origin that answered: media goes there and nowhere else.
-    pub origin: Arc<Origin>,
-    /// The STUN USERNAME of the client's checks.
-    pub ufrags: UfragPair,
-    /// The key of their MESSAGE-INTEGRITY.
-    pub pwd: IcePwd,
-    /// Where the client signalled from.
-    pub client_ip: IpAddr,
-    /// Which way media goes.
-    pub role: Role,
-    /// Where the origin takes media over TCP, if its answer says that it does.
-    pub tcp: Option<SocketAddr>,
+impl Role {
+    /// The word in logs and for people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Publisher => "publisher",
+            Self::Player => "player",
+        }
+    }
 }
 
 /// One client address a session is reached by.
@@ -83,14 +70,22 @@ pub struct Tuple {
 pub enum EndReason {
     /// The client sent DELETE.
     Deleted,
-    /// A DTLS alert went by and nothing followed.
+    /// A DTLS alert or an SRT shutdown went by and nothing followed.
     Closed,
     /// The client went silent.
     Idle,
     /// No authenticated check ever came.
     NeverConnected,
+    /// The client called anew from the same address and port (SRT).
+    Replaced,
+    /// The origin refused the call (SRT).
+    Rejected,
+    /// The origin did not answer the call (SRT).
+    Unanswered,
     /// The origin went down.
     OriginDown,
+    /// The stream's publisher is at another origin.
+    StreamMoved,
     /// No source port could be bound.
     NoSourcePort,
     /// The proxy stops.
@@ -99,12 +94,16 @@ pub enum EndReason {
 
 impl EndReason {
     /// Every reason.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 11] = [
         Self::Deleted,
         Self::Closed,
         Self::Idle,
         Self::NeverConnected,
+        Self::Replaced,
+        Self::Rejected,
+        Self::Unanswered,
         Self::OriginDown,
+        Self::StreamMoved,
         Self::NoSourcePort,
         Self::Shutdown,
     ];
@@ -116,7 +115,11 @@ impl EndReason {
             Self::Closed => "closed",
             Self::Idle => "idle",
             Self::NeverConnected => "never_connected",
+            Self::Replaced => "replaced",
+            Self::Rejected => "rejected",
+            Self::Unanswered => "unanswered",
             Self::OriginDown => "origin_down",
+            Self::StreamMoved => "stream_moved",
             Self::NoSourcePort => "no_source_port",
             Self::Shutdown => "shutdown",
         }
@@ -145,7 +148,7 @@ pub struct Session {
 pub enum State {
     /// Its source socket is being opened; so many ports were tried.
     Admitting(u32),
-    /// The client has its answer but has not been heard.
+    /// The client has its answer but has not been heard; of SRT, its origin is being called.
     Waiting,
     /// The client has been heard.
     Live(Box<Live>),
@@ -166,7 +169,7 @@ pub struct Live {
     pub backups: Vec<Tuple>,
     /// Whether the kernel forwards it.
     pub offload: Offload,
-    /// A DTLS alert went by at this time.
+    /// A DTLS alert or an SRT shutdown went by at this time.
     pub closing: Option<Instant>,
 }
 
@@ -176,7 +179,7 @@ pub(crate) const MAX_BACKUPS: usize = 8;
 impl Session {
     /// Whether its client may come from anywhere, by UDP.
     pub fn is_awaited(&self) -> bool {
-        self.live().is_none() && self.tcp.open().is_empty()
+        self.offer.protocol() == Protocol::WebRtc && self.live().is_none() && self.tcp.open().is_empty()
     }
 
     /// Time since the client was heard over either transport, if it was silent on UDP for `udp`.
@@ -207,9 +210,9 @@ impl Session {
 
     /// Every tuple it holds.
     pub fn tuples(&self) -> impl Iterator<Item = Tuple> {
-        self.live()
-            .into_iter()
-            .flat_map(|live| std::iter::once(live.active).chain(live.backups.iter().copied()))
+        let called = self.offer.srt().filter(|_| self.live().is_none()).map(|srt| srt.tuple);
+        let live = self.live().into_iter();
+        live.flat_map(|live| std::iter::once(live.active).chain(live.backups.iter().copied())).chain(called)
     }
 }
 
@@ -254,7 +257,7 @@ impl Live {
         Escalation { requests: pending_from_this_client, responses: !self.backups.is_empty() }
     }
 
-    /// Whether a DTLS alert was followed by `quiet` of silence.
+    /// Whether a DTLS alert or an SRT shutdown was followed by `quiet` of silence.
     pub fn is_closed(&self, idle: Duration, quiet: Duration) -> bool {
         self.closing.is_some() && idle >= quiet
     }

@@ -13,6 +13,7 @@ mod protocols;
 mod report;
 mod restart;
 mod sample;
+mod srt_cast;
 mod stage;
 mod svg;
 mod table;

@@ -13,7 +13,7 @@ use proxy_common::{
     wire::Headers,
 };
 use proxy_userspace::datapath::{
-    Datapath as _, Egress, FlowId, FlowSpec, NextHopId, NextHopSpec,
+    Datapath as _, Egress, FlowId, FlowSpec, NextHopId, NextHopSpec, Protocol,
     kernel::{EngineChoice, KernelDatapath, KernelOptions, OBJECT},
 };
 
@@ -140,12 +140,25 @@ impl Bench {
     /// Without the privilege to load programs.
     #[must_use]
     pub fn with(options: KernelOptions) -> Self {
+        Self::of(Protocol::WebRtc, options)
+    }
+
+    /// With a flow that carries SRT.
+    ///
+    /// # Panics
+    /// Without the privilege to load programs.
+    #[must_use]
+    pub fn of_srt() -> Self {
+        Self::of(Protocol::Srt, KernelOptions::default())
+    }
+
+    fn of(protocol: Protocol, options: KernelOptions) -> Self {
         let options = KernelOptions { max_flows: 16, max_flows_v6: 16, choice: EngineChoice::Tc, ..options };
         let mut kernel = loaded(&options);
         let mut hop = |last| kernel.add_next_hop(&redirect(last)).expect("the table is empty");
         let (to_origin, to_client) = (hop(1), hop(2));
         let mut install = |Ends { client, service, source, origin }| {
-            let flow = FlowSpec { client, service, source, origin, to_origin, to_client };
+            let flow = FlowSpec { protocol, client, service, source, origin, to_origin, to_client };
             kernel.install(&flow).expect("the table is empty")
         };
         let (flow, flow_v6) = (install(V4_ENDS), install(V6_ENDS));

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod family;
+mod fleet;
 mod process;
 mod topology;
 
@@ -22,6 +23,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 pub use cluster::{Cluster, Peer, Pod};
 pub use family::Family;
+pub use fleet::Fleet;
 pub use process::Process;
 pub use topology::{Bridged, Direct, Routed};
 

@@ -1,5 +1,5 @@
 //! An origin in the shape of SRS: WHIP, WHEP and the older JSON API in front of one UDP port that speaks real
-//! ICE-lite, DTLS and SRTP; RTMP, and what is published by it as HTTP-FLV, HTTP-TS and HLS; plus the heartbeat by which
+//! ICE-lite, DTLS and SRTP; RTMP, and what is published by it as HTTP-FLV, HTTP-TS and HLS; SRT; plus the heartbeat by which
 //! origins register with a proxy.
 //!
 //! Packets keep the publisher's sequence numbers on their way to each player, so that whoever counts gaps at a
@@ -30,6 +30,7 @@ use rand::Rng as _;
 
 use crate::http::Server;
 use crate::mailbox::{Sender, mailbox};
+use crate::srt::{SrtOrigin, SrtSession};
 use live::Live;
 use media::{Command, Media};
 
@@ -53,6 +54,8 @@ pub struct OriginConfig {
     pub rtmp: Option<SocketAddr>,
     /// Where HTTP-FLV, HTTP-TS and HLS are served, if they are.
     pub http: Option<SocketAddr>,
+    /// Where SRT is served, if it is.
+    pub srt: Option<SocketAddr>,
     /// What HLS players find.
     pub hls: HlsSettings,
     /// The addresses in answers besides those that the request names; without a port, that of `rtc`.
@@ -121,6 +124,7 @@ impl OriginConfig {
             rtc_tcp: RtcTcp::Off,
             rtmp: Some(any_port),
             http: Some(any_port),
+            srt: None,
             hls: HlsSettings::default(),
             candidates: vec![Candidate::at(ip)],
             heartbeat: None,
@@ -139,6 +143,7 @@ pub struct Origin {
     commands: Sender<Command>,
     media: Option<JoinHandle<()>>,
     live: Live,
+    srt: Option<SrtOrigin>,
     _api: Server,
     _tcp: Option<Server>,
     _heartbeat: Option<heartbeat::Beating>,
@@ -157,6 +162,8 @@ pub struct Endpoints {
     pub rtmp: Option<SocketAddr>,
     /// HTTP-FLV, HTTP-TS and HLS.
     pub http: Option<SocketAddr>,
+    /// SRT.
+    pub srt: Option<SocketAddr>,
 }
 
 impl Origin {
@@ -182,17 +189,31 @@ impl Origin {
         };
         let media = Media::new(Arc::clone(&config), socket, rtc_tcp, mailbox)?;
         let live = Live::start(config.rtmp, config.http, config.hls.clone())?;
-        let endpoints = Endpoints { api: api.address(), rtc, rtc_tcp, rtmp: live.rtmp, http: live.http };
+        let srt = config.srt.map(SrtOrigin::start).transpose()?;
+        let endpoints = Endpoints {
+            api: api.address(),
+            rtc,
+            rtc_tcp,
+            rtmp: live.rtmp,
+            http: live.http,
+            srt: srt.as_ref().map(SrtOrigin::address),
+        };
         let beating =
             config.heartbeat.clone().map(|heartbeat| heartbeat.start(&config, endpoints)).transpose()?;
         let media = Some(thread::spawn(move || media.run()));
-        Ok(Self { endpoints, commands, media, live, _api: api, _tcp: tcp, _heartbeat: beating })
+        Ok(Self { endpoints, commands, media, live, srt, _api: api, _tcp: tcp, _heartbeat: beating })
     }
 
     /// Where the origin listens.
     #[must_use]
     pub fn endpoints(&self) -> Endpoints {
         self.endpoints
+    }
+
+    /// Everybody whom SRT accepted.
+    #[must_use]
+    pub fn srt_sessions(&self) -> Vec<SrtSession> {
+        self.srt.as_ref().map(SrtOrigin::sessions).unwrap_or_default()
     }
 
     /// What happened so far; sessions that ended are not listed any more.

@@ -123,8 +123,12 @@ pub struct Status {
 pub struct Totals {
     /// Sessions now.
     pub sessions: usize,
+    /// Sessions whose client got an answer, or that were taken over from another proxy.
+    pub admitted: u64,
     /// Sessions taken over from an earlier process.
     pub adopted: u64,
+    /// Sessions taken over from another proxy, by how they were found.
+    pub resumed: std::collections::BTreeMap<String, u64>,
     /// Of these, forwarded in the kernel.
     pub offloaded: usize,
     /// Flows in the kernel whose session is not known.
@@ -137,6 +141,8 @@ pub struct Totals {
     pub relayed: std::collections::BTreeMap<String, u64>,
     /// Sessions that were refused, by reason.
     pub refused: std::collections::BTreeMap<String, u64>,
+    /// SRT calls, by what became of them.
+    pub srt_calls: std::collections::BTreeMap<String, u64>,
     /// Sessions that ended, by reason.
     pub ended: std::collections::BTreeMap<String, u64>,
     /// Return paths moved.
@@ -189,9 +195,13 @@ pub struct Interface {
 /// A session.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Session {
-    /// Its stream.
+    /// Its stream; `-` if the proxy was not told.
+    #[serde(deserialize_with = "name_or_dash")]
     pub stream: String,
-    /// `publisher` or `player`.
+    /// `webrtc` or `srt`.
+    pub protocol: String,
+    /// `publisher` or `player`; `-` if the proxy was not told.
+    #[serde(deserialize_with = "name_or_dash")]
     pub role: String,
     /// Its origin.
     pub origin: String,
@@ -233,6 +243,13 @@ impl Directions {
 }
 
 impl Status {
+    /// Sessions of a protocol that the kernel forwards.
+    #[must_use]
+    pub fn offloaded(&self, protocol: &str) -> usize {
+        let is_offloaded = |session: &&Session| session.protocol == protocol && session.state == "kernel";
+        self.sessions.iter().filter(is_offloaded).count()
+    }
+
     /// Packets of one datapath in both directions.
     #[must_use]
     pub fn packets(&self, datapath: &str) -> u64 {
@@ -376,6 +393,14 @@ impl<'a> Proxy<'a> {
         self.process.wait(START).map(drop)
     }
 
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)
+    }
+
     /// Ends it as Ctrl-C does.
     ///
     /// # Errors
@@ -482,6 +507,10 @@ impl<'a> Proxy<'a> {
         ensure!(status.success(), "the proxy ended with {status}");
         Ok(())
     }
+}
+
+fn name_or_dash<'de, D: serde::Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    Ok(Option::<String>::deserialize(from)?.unwrap_or_else(|| "-".to_owned()))
 }
 
 /// Executes `binary` as `nobody`, by descriptor: the directories above it may be closed to others.

@@ -8,7 +8,7 @@ use std::{
 
 use proxy_common::verdict::Reason;
 use proxy_userspace::datapath::{
-    Datapath as _, Egress, Engine, FlowCounters, FlowId, FlowSpec, NextHopId, NextHopSpec,
+    Datapath as _, Egress, Engine, FlowCounters, FlowId, FlowSpec, NextHopId, NextHopSpec, Protocol,
     kernel::{EngineChoice, KernelDatapath},
 };
 
@@ -200,7 +200,7 @@ fn engine(network: &Direct, mut kernel: KernelDatapath, mtu: u16) -> (KernelData
     ];
     let [(to_origin, _), (to_client, _)] = hops;
     let [client, service, source, origin] = [CLIENT, SERVICE, SOURCE, ORIGIN].map(SocketAddr::V4);
-    let flow = FlowSpec { client, service, source, origin, to_origin, to_client };
+    let flow = FlowSpec { protocol: Protocol::WebRtc, client, service, source, origin, to_origin, to_client };
     let flow = kernel.install(&flow).expect("the table is empty");
     kernel.settle();
     (kernel, flow, hops)

@@ -17,6 +17,7 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
         proptest::collection::vec(any::<u8>(), 0..300),
         proptest::collection::vec(any::<u8>(), 1400..1480),
         any::<[u8; 18]>().prop_map(|rest| [&[0, 1], rest.as_slice()].concat()),
+        (0u8..6, any::<[u8; 18]>()).prop_map(|(kind, rest)| [&[0x80, kind], rest.as_slice()].concat()),
     ];
     let checksum = prop_oneof![8 => Just(Checksum::Valid), 1 => Just(Checksum::Zero)];
     let flip = proptest::option::weighted(0.5, (12usize..46, any::<u8>()));
@@ -36,7 +37,19 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
 
 #[test]
 fn host_xdp_and_tc_agree_on_every_frame() {
-    let bench = RefCell::new(Bench::new());
+    agree(Bench::new());
+}
+
+#[test]
+fn a12_host_xdp_and_tc_agree_on_every_frame_of_srt() {
+    let seen = agree(Bench::of_srt());
+    let handshakes = |engine: Engine| format!("{} {}", engine.as_str(), Reason::SrtHandshake.as_str());
+    assert!(Engine::ALL.iter().all(|&engine| seen[&handshakes(engine)] > CASES / 150), "{seen:#?}");
+}
+
+/// How often each engine gave each reason.
+fn agree(bench: Bench) -> BTreeMap<String, u32> {
+    let bench = RefCell::new(bench);
     let seen = RefCell::new(BTreeMap::<String, u32>::new());
     let config = ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() };
     let agreed = TestRunner::new(config).run(&frames(), |frame| {
@@ -54,8 +67,8 @@ fn host_xdp_and_tc_agree_on_every_frame() {
         }
         Ok(())
     });
-    println!("{:#?}", seen.borrow());
-    agreed.unwrap_or_else(|error| panic!("{error}"));
+    agreed.unwrap_or_else(|error| panic!("{error}\n{:#?}", seen.borrow()));
     let forwarded = |engine: Engine| format!("{} {}", engine.as_str(), Reason::Forwarded.as_str());
     assert!(Engine::ALL.iter().all(|&engine| seen.borrow()[&forwarded(engine)] > CASES / 10));
+    seen.into_inner()
 }

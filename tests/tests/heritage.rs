@@ -9,7 +9,7 @@ use integration_tests::{
 };
 use proxy_common::maps;
 use proxy_userspace::datapath::{
-    Datapath as _, Direction, FlowSpec,
+    Datapath as _, Direction, FlowSpec, Protocol,
     kernel::{EngineChoice, Findings, KernelDatapath, KernelOptions, Pinning},
 };
 
@@ -31,7 +31,17 @@ fn leave_two_flows(pins: &Pins) {
     let [to_origin, to_client] = [1, 2].map(|last| kernel.add_next_hop(&redirect(last)).unwrap());
     for ends in [V4_ENDS, V6_ENDS] {
         let (client, service, source, origin) = (ends.client, ends.service, ends.source, ends.origin);
-        kernel.install(&FlowSpec { client, service, source, origin, to_origin, to_client }).unwrap();
+        kernel
+            .install(&FlowSpec {
+                protocol: Protocol::WebRtc,
+                client,
+                service,
+                source,
+                origin,
+                to_origin,
+                to_client,
+            })
+            .unwrap();
     }
     kernel.settle();
 }

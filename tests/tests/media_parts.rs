@@ -12,6 +12,11 @@ use integration_tests::http::{Arrived, Request, Response, Server, Url};
 use integration_tests::load::{Client, ClientOptions, Swarm};
 use integration_tests::netns::{End, MTU, Namespace, available, join};
 use integration_tests::origin::{Candidate, Heartbeat, HeartbeatFormat, Origin, OriginConfig, SessionStats};
+use proxy_protocol::sdp::Answer;
+use str0m::{
+    Rtc,
+    media::{Direction, MediaKind},
+};
 
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 70, 0, 1);
 const ORIGIN: Ipv4Addr = Ipv4Addr::new(10, 70, 0, 2);
@@ -220,6 +225,40 @@ fn the_answer_has_the_shape_of_srs() {
     let session =
         &publisher.exchange().resource.as_ref().unwrap().target().rsplit_once("session=").unwrap().1;
     assert!(session.starts_with("abcd+/12:"), "{session}");
+}
+
+#[test]
+fn credentials_that_are_asked_for_are_taken_as_srs_takes_them() {
+    if !available() {
+        return;
+    }
+    let stage = Stage::new(|_| {});
+    let (ufrag, pwd, offer) = ("u".repeat(32), "p".repeat(32), players_offer());
+    let play = |asked: &str| {
+        let url = Url::parse(&format!("{}{asked}", stage.url("whep", "s"))).unwrap();
+        stage.client.enter(|| Request::new("POST", url).body("application/sdp", offer.as_str()).send())
+    };
+    let both = format!("&ice-ufrag={ufrag}&ice-pwd={pwd}");
+    let credentials = |answer: &str| {
+        let answer = Answer::parse(answer).unwrap();
+        (answer.ufrag().to_string(), answer.pwd().expose().to_owned())
+    };
+    assert_eq!(credentials(&play(&both).unwrap().body), (ufrag.clone(), pwd.clone()));
+    // Somebody has this user name by now.
+    let (drawn, kept) = credentials(&play(&both).unwrap().body);
+    assert_eq!((drawn.len(), kept), (8, pwd.clone()));
+    for refused in
+        ["&ice-ufrag=abc", &format!("&ice-ufrag={ufrag}u"), "&ice-pwd=short", &format!("&ice-pwd={pwd}p")]
+    {
+        assert!(play(refused).is_err(), "{refused} was answered");
+    }
+}
+
+fn players_offer() -> String {
+    let mut rtc = Rtc::new(Instant::now());
+    let mut api = rtc.sdp_api();
+    api.add_media(MediaKind::Video, Direction::RecvOnly, None, None, None);
+    api.apply().unwrap().0.to_sdp_string()
 }
 
 #[test]

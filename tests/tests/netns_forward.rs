@@ -12,7 +12,7 @@ use integration_tests::{
     veths::{ORIGIN_PORT, SERVICE, SERVICE_PORT, SOURCE_PORT, Veths, device, receive, socket},
 };
 use proxy_userspace::datapath::{
-    Datapath as _, Egress, Engine, FlowSpec, NextHopSpec,
+    Datapath as _, Egress, Engine, FlowSpec, NextHopSpec, Protocol,
     kernel::{EngineChoice, features::xdp_features},
 };
 
@@ -147,6 +147,7 @@ fn tc_forwards_on_the_loopback_device() {
         let hop = hop.expect("the table is empty");
         let (client, origin) = (socket(local(0)), socket(local(ORIGIN_PORT)));
         let flow = FlowSpec {
+            protocol: Protocol::WebRtc,
             client: client.local_addr().expect("it is bound"),
             service: local(SERVICE_PORT).into(),
             source: local(SOURCE_PORT).into(),

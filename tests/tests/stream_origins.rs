@@ -12,7 +12,7 @@ use std::{
 };
 
 use integration_tests::{
-    live::{BareOrigin, Between, Connection, Ends, connections, read_once, wait_for_connections},
+    live::{BareOrigin, Between, Connection, Ends, connections, read_once, until, wait_for_connections},
     netns::{Direct, Family},
     proxy::{Engine, Proxy},
     rtmp::{Peer, connect, create_stream, media, play, publish, redirection},
@@ -26,6 +26,7 @@ use proxy_protocol::rtmp::{
     message::kind,
     request::Request,
 };
+use rustix::process::Signal;
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -311,14 +312,14 @@ fn until_it_ends(stream: &mut TcpStream) -> Duration {
 }
 
 #[test]
-fn defect_39_a_stop_ends_every_stream_at_once() {
+fn defect_39_ctrl_c_ends_every_stream_at_once() {
     for on_stop in ["drain", "keep"] {
         let network = Direct::new().unwrap();
         let stage = Between::start(&network, &[("PROXY_ON_STOP", on_stop)]).unwrap();
         let Ends { client: mut player, origin: mut sender } = stage.played("s").unwrap();
         let Ends { client: mut fetching, origin: mut sending } = stage.fetched("s.flv").unwrap();
         let begin = Instant::now();
-        stage.proxy.stop().unwrap();
+        stage.proxy.interrupt().unwrap();
         assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
         for peer in [&mut player, &mut sender] {
             while peer.message().unwrap().is_some() {}
@@ -327,6 +328,33 @@ fn defect_39_a_stop_ends_every_stream_at_once() {
             assert!(until_it_ends(stream) < SOON);
         }
     }
+}
+
+#[test]
+fn defect_39_a_stop_lets_streams_go_on_for_as_long_as_it_may_take_and_takes_no_more() {
+    let network = Direct::new().unwrap();
+    let stage = Between::start(&network, &[("PROXY_GRACE_QUIT_TIMEOUT", "4s")]).unwrap();
+    let Ends { client: mut player, origin: mut sender } = stage.played("s").unwrap();
+    stage.proxy.signal(Signal::TERM).unwrap();
+    until("it says that it stops", SOON, || Ok(stage.proxy.get("/readyz").is_err())).unwrap();
+    let refused = network.client.enter(|| TcpStream::connect(stage.rtmp()));
+    assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+    sender.send(&media(6, 0, vec![1; 500])).unwrap();
+    assert_eq!(player.next_media().unwrap().payload, [1; 500]);
+    stage.proxy.wait_for_end().unwrap();
+    assert!(player.message().unwrap().is_none());
+}
+
+#[test]
+fn defect_39_a_stop_is_over_with_the_last_stream() {
+    let network = Direct::new().unwrap();
+    let stage = Between::start(&network, &[]).unwrap();
+    let ends = stage.played("s").unwrap();
+    let begin = Instant::now();
+    stage.proxy.signal(Signal::TERM).unwrap();
+    drop(ends);
+    stage.proxy.wait_for_end().unwrap();
+    assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! Every rule of the packet path, on the host, in XDP and in TC.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use integration_tests::{
     frame::{Checksum, Frame, has_valid_checksums, offset, put},
@@ -12,7 +15,7 @@ use proxy_common::{
     verdict::{Engine, Reason},
 };
 use proxy_userspace::datapath::{
-    Arrival, Datapath as _, Egress, Escalation, FlowSpec, InstallError, kernel::KernelOptions,
+    Arrival, Datapath as _, Egress, Escalation, FlowSpec, InstallError, Protocol, kernel::KernelOptions,
 };
 
 const RTP: [u8; 12] = [0x80, 96, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3];
@@ -281,7 +284,7 @@ fn a14_passes_up_ipv6_that_it_is_not_sure_about() {
 fn a8_drops_what_cannot_begin_a_session_while_every_relayed_tuple_is_known() {
     let mut bench = Bench::new();
     let known = V4_ENDS.client;
-    bench.kernel.bind(known, V4_ENDS.service);
+    bench.kernel.bind(known, V4_ENDS.service, Protocol::WebRtc);
     let stranger = |payload: &[u8]| Frame::udp(V4_ENDS.origin, V4_ENDS.service, payload).bytes();
     check_both(&mut bench, "media of a stranger", &stranger(&RTP), Action::Drop, Reason::Unsolicited);
     check_both(&mut bench, "an alert of a stranger", &stranger(&ALERT), Action::Drop, Reason::Unsolicited);
@@ -291,10 +294,97 @@ fn a8_drops_what_cannot_begin_a_session_while_every_relayed_tuple_is_known() {
 }
 
 #[test]
+fn a12_on_srt_handshakes_go_up_and_shutdowns_are_noted_whichever_way_they_go() {
+    let mut bench = Bench::of_srt();
+    let cases = [
+        ("a handshake", [0x80, 0x00], Action::Pass, Reason::SrtHandshake),
+        ("a keep-alive", [0x80, 0x01], Action::Redirect, Reason::Forwarded),
+        ("an acknowledgement", [0x80, 0x02], Action::Redirect, Reason::Forwarded),
+        ("a user-defined packet", [0xff, 0xff], Action::Redirect, Reason::Forwarded),
+        ("data", [0x12, 0x34], Action::Redirect, Reason::Forwarded),
+        ("data like a STUN request", [0x00, 0x01], Action::Redirect, Reason::Forwarded),
+        ("data like a DTLS alert", [0x15, 0xfe], Action::Redirect, Reason::Forwarded),
+    ];
+    let all = Escalation { requests: true, responses: true };
+    [bench.flow, bench.flow_v6].into_iter().for_each(|flow| bench.kernel.escalate(flow, all));
+    for ends in [V4_ENDS, V6_ENDS] {
+        for (from, to) in [(ends.client, ends.service), (ends.origin, ends.source)] {
+            for (name, start, action, reason) in cases {
+                let frame = Frame::udp(from, to, &[&start[..], &[0; 30]].concat()).bytes();
+                check_both(&mut bench, &format!("{name} from {from}"), &frame, action, reason);
+            }
+        }
+    }
+    let counters = |bench: &Bench| [bench.flow, bench.flow_v6].map(|flow| bench.kernel.counters(flow));
+    for counters in counters(&bench) {
+        assert!(!counters.closing && counters.to_origin.checks == 0 && counters.to_client.checks == 0);
+    }
+    for (from, to) in [(V4_ENDS.client, V4_ENDS.service), (V6_ENDS.origin, V6_ENDS.source)] {
+        let frame = Frame::udp(from, to, &[0x80, 0x05, 0, 0, 0, 0, 0, 0]).bytes();
+        check_both(&mut bench, "a shutdown", &frame, Action::Redirect, Reason::Forwarded);
+    }
+    assert!(counters(&bench).iter().all(|counters| counters.closing));
+}
+
+#[test]
+fn a12_on_webrtc_what_looks_like_srt_is_media() {
+    let mut bench = Bench::new();
+    for start in [[0x80, 0x00], [0x80, 0x05]] {
+        let frame = Frame::udp(CLIENT, SERVICE, &[&start[..], &[0; 30]].concat()).bytes();
+        check_both(&mut bench, "RTP", &frame, Action::Redirect, Reason::Forwarded);
+    }
+    assert!(!bench.kernel.counters(bench.flow).closing);
+}
+
+#[test]
+fn a8_only_a_handshake_of_a_stranger_comes_up_to_srt() {
+    for ends in [V4_ENDS, V6_ENDS] {
+        let mut bench = Bench::of_srt();
+        bench.kernel.bind(ends.client, ends.service, Protocol::Srt);
+        let stranger =
+            |start: [u8; 2]| Frame::udp(ends.origin, ends.service, &[&start[..], &[0; 62]].concat()).bytes();
+        let call = stranger([0x80, 0x00]);
+        check_both(&mut bench, "a handshake", &call, Action::Pass, Reason::CallWithoutFlow);
+        for (name, start) in [
+            ("data", [0x12, 0x34]),
+            ("a keep-alive", [0x80, 0x01]),
+            ("a shutdown", [0x80, 0x05]),
+            ("a STUN request", [0x00, 0x01]),
+        ] {
+            check_both(&mut bench, name, &stranger(start), Action::Drop, Reason::Unsolicited);
+        }
+    }
+}
+
+#[test]
+fn a8_polices_calls_without_a_flow_by_their_network() {
+    for (engine, ends) in [(Engine::Xdp, V4_ENDS), (Engine::Tc, V6_ENDS)] {
+        let mut bench = Bench::of_srt();
+        bench.kernel.bind(ends.client, ends.service, Protocol::Srt);
+        let call = Frame::udp(ends.origin, ends.service, &[&[0x80, 0x00][..], &[0; 62]].concat()).bytes();
+        let run = |bench: &mut Bench| bench.in_kernel(engine, &call).expect("a test run").reason;
+        let begin = Instant::now();
+        let passed = (0..500).filter(|_| run(&mut bench) == Reason::CallWithoutFlow).count();
+        // A window may end in between, and on a busy machine more of them.
+        let windows = usize::try_from(begin.elapsed().as_secs()).unwrap_or(usize::MAX) + 2;
+        assert!((64..=64 * windows).contains(&passed), "{passed} of 500 calls came up");
+    }
+}
+
+#[test]
+fn a3_where_a_call_entered_is_noted_before_its_service_is_known() {
+    let mut bench = Bench::of_srt();
+    let frame = Frame::udp(ORIGIN, SERVICE, &[&[0x80, 0x00][..], &[0; 62]].concat()).bytes();
+    check(&mut bench, Engine::Tc, "a call", &frame, Action::Pass, Reason::CallWithoutFlow);
+    let arrival = bench.kernel.arrival(ORIGIN.into()).expect("it was noted");
+    assert_eq!(arrival.service, SocketAddr::from(SERVICE));
+}
+
+#[test]
 fn a8_drops_nothing_by_class_while_a_relayed_tuple_has_no_record() {
     let mut bench = Bench::new();
     let clients = |port| SocketAddr::new(V4_ENDS.client.ip(), port);
-    (1..=64).for_each(|port| bench.kernel.bind(clients(port), V4_ENDS.service));
+    (1..=64).for_each(|port| bench.kernel.bind(clients(port), V4_ENDS.service, Protocol::WebRtc));
     let stranger = Frame::udp(V4_ENDS.origin, V4_ENDS.service, &RTP).bytes();
     check_both(&mut bench, "beside a full table", &stranger, Action::Pass, Reason::NoFlow);
     (1..=64).for_each(|port| bench.kernel.unbind(clients(port), V4_ENDS.service));
@@ -305,12 +395,14 @@ fn a8_drops_nothing_by_class_while_a_relayed_tuple_has_no_record() {
 fn a8_polices_requests_without_a_flow_by_their_network() {
     for (engine, ends) in [(Engine::Xdp, V4_ENDS), (Engine::Tc, V6_ENDS)] {
         let mut bench = Bench::new();
-        bench.kernel.bind(ends.client, ends.service);
+        bench.kernel.bind(ends.client, ends.service, Protocol::WebRtc);
         let request = Frame::udp(ends.origin, ends.service, &REQUEST).bytes();
         let run = |bench: &mut Bench| bench.in_kernel(engine, &request).expect("a test run").reason;
+        let begin = Instant::now();
         let passed = (0..500).filter(|_| run(&mut bench) == Reason::StunWithoutFlow).count();
-        // The window may end once in between.
-        assert!((64..=128).contains(&passed), "{passed} of 500 requests came up");
+        // A window may end in between, and on a busy machine more of them.
+        let windows = usize::try_from(begin.elapsed().as_secs()).unwrap_or(usize::MAX) + 2;
+        assert!((64..=64 * windows).contains(&passed), "{passed} of 500 requests came up");
         bench.kernel.expect(ends.origin.ip());
         let passed = (0..500).filter(|_| run(&mut bench) == Reason::StunWithoutFlow).count();
         assert_eq!(passed, 500, "a network that a session is awaited from has a budget of its own");
@@ -322,7 +414,7 @@ fn a8_polices_requests_without_a_flow_by_their_network() {
 fn a8_a_relayed_tuple_is_no_stranger_and_a_retired_port_drops() {
     let mut bench = Bench::new();
     let client = SocketAddr::new(V4_ENDS.client.ip(), 40001);
-    bench.kernel.bind(client, V4_ENDS.service);
+    bench.kernel.bind(client, V4_ENDS.service, Protocol::WebRtc);
     let media = Frame::udp(client, V4_ENDS.service, &RTP).bytes();
     check_both(&mut bench, "a relayed tuple", &media, Action::Pass, Reason::UserState);
     let source = SocketAddr::new(V4_ENDS.source.ip(), 61001);
@@ -358,7 +450,15 @@ fn a2_a_flow_is_seen_after_a_grace_period_and_not_before() {
     bench.kernel.settle();
     let Ends { client, service, source, origin } = V4_ENDS;
     let hop = bench.kernel.add_next_hop(&kernel::redirect(9)).expect("the table has room");
-    let spec = FlowSpec { client, service, source, origin, to_origin: hop, to_client: hop };
+    let spec = FlowSpec {
+        protocol: Protocol::WebRtc,
+        client,
+        service,
+        source,
+        origin,
+        to_origin: hop,
+        to_client: hop,
+    };
     let flow = bench.kernel.install(&spec).expect("the table is empty");
     assert!(!bench.kernel.is_published(flow));
     check_both(&mut bench, "staged", &media().bytes(), Action::Pass, Reason::UserState);
@@ -383,7 +483,15 @@ fn a2_every_flow_of_a_crowded_table_is_found_and_no_other() {
     let hop = bench.kernel.add_next_hop(&kernel::redirect(9)).expect("the table has room");
     let mut install = |n| {
         let Ends { client, service, source, origin } = ends(n);
-        bench.kernel.install(&FlowSpec { client, service, source, origin, to_origin: hop, to_client: hop })
+        bench.kernel.install(&FlowSpec {
+            protocol: Protocol::WebRtc,
+            client,
+            service,
+            source,
+            origin,
+            to_origin: hop,
+            to_client: hop,
+        })
     };
     let flows: Vec<_> = (0..15).map(|n| (n, install(n).expect("the table has room"))).collect();
     assert_eq!(install(15), Err(InstallError::Full));

@@ -135,8 +135,10 @@ const _: () = assert!(size_of::<Settings>() == 64);
 pub struct ServiceFlags;
 
 impl ServiceFlags {
-    /// Every tuple that userspace relays has a record, so only a STUN request can begin something without one.
+    /// Every tuple that userspace relays has a record, so only what begins a session may come up without one.
     pub const STRICT: u32 = 1;
+    /// SRT: a handshake begins a session, and a STUN request does not.
+    pub const SRT: u32 = 2;
 }
 
 impl Hashing {

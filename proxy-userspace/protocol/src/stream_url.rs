@@ -13,7 +13,7 @@ use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
 
 use thiserror::Error;
 
-pub use self::http::MediaRequest;
+pub use self::{http::MediaRequest, srt::SrtMode};
 use crate::query;
 
 /// The vhost of every host that is not a virtual host of the origins.
@@ -203,6 +203,16 @@ impl StreamRules {
         let id = srt::StreamId::parse(stream_id)?;
         let (app, stream) = id.path.rsplit_once('/').unwrap_or(("", id.path));
         self.key(&Address { host: id.host, app, stream, queries: [id.query, ""] })
+    }
+
+    /// The same, and what is wanted of the stream.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::srt`].
+    pub fn srt_request(&self, stream_id: &str) -> Result<(StreamKey, SrtMode), StreamUrlError> {
+        let mode = srt::StreamId::parse(stream_id).map(|id| id.mode);
+        Ok((self.srt(stream_id)?, if self.go_compatible { mode.unwrap_or_default() } else { mode? }))
     }
 
     fn key(&self, address: &Address<'_>) -> Result<StreamKey, StreamUrlError> {

@@ -25,6 +25,11 @@ fn amf0_of_a_megabyte_holds() {
 }
 
 #[test]
+fn srt_handshake_corpus_holds() {
+    replay("srt_handshake", fuzz::srt_handshake);
+}
+
+#[test]
 fn icmp_corpus_holds() {
     replay("icmp", fuzz::icmp);
 }
@@ -65,6 +70,11 @@ fn rfc4571_corpus_holds() {
 }
 
 #[test]
+fn routed_ufrag_corpus_holds() {
+    replay("routed_ufrag", fuzz::routed_ufrag);
+}
+
+#[test]
 fn demux_corpus_holds() {
     replay("demux", fuzz::demux);
     replay("stun", fuzz::demux);
@@ -99,6 +109,7 @@ fn a_line_of_a_megabyte_holds() {
     fuzz::sdp_answer(format!("v=0\r\nm={long}").as_bytes());
     fuzz::sdp_answer(format!("v=0\r\nm=audio\r\na=ice-ufrag:{long}\r\na=ice-pwd:{long}").as_bytes());
     fuzz::sdp_answer(format!("v=0\r\nm=audio\r\n{}", "a=candidate:\n".repeat(1 << 16)).as_bytes());
+    fuzz::routed_ufrag(format!("1{long}").as_bytes());
     fuzz::stream_url(format!("rtmp://h/{long}\n{long}").as_bytes());
     fuzz::stream_url("/%2F".repeat(1 << 18).as_bytes());
     fuzz::http_head(format!("GET /{long}").as_bytes());

@@ -42,6 +42,11 @@ impl Server {
         Self(listeners)
     }
 
+    /// Stops listening.
+    pub fn close(&mut self) {
+        self.0.close();
+    }
+
     /// Second descriptors of its listeners, for the next process.
     pub fn share(&self) -> io::Result<Vec<(SocketAddr, OwnedFd)>> {
         self.0.share()

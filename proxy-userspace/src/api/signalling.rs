@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     config::{self, Config},
+    fleet::Fleet,
     origin::{Origin, Registry},
     rate_limit::{Rate, RateLimit},
     session::SessionOffer,
@@ -91,7 +92,7 @@ pub trait SessionSink: Send + Sync + 'static {
     /// Ends a session that the origin has deleted.
     async fn deleted(&self, ufrags: &UfragPair);
     /// The origin of a session that lives.
-    fn origin_of(&self, ufrags: &UfragPair) -> Option<Arc<Origin>>;
+    async fn origin_of(&self, ufrags: &UfragPair) -> Option<Arc<Origin>>;
 }
 
 /// Where media is received.
@@ -113,6 +114,8 @@ pub struct Signalling {
     beginners: Mutex<RateLimit<u64>>,
     trusted_proxies: Vec<IpNet>,
     candidates: Candidates,
+    /// What chooses the ICE credentials of WHIP and WHEP sessions, if origins do not.
+    fleet: Option<Fleet>,
     forwarder: Forwarder,
 }
 
@@ -147,6 +150,7 @@ impl Signalling {
                 tcp: media.tcp,
                 resolver,
             },
+            fleet: config.fleet_key().map(Fleet::new),
             forwarder: Forwarder::new(config.signalling.origin_timeout, limits.size),
         }
     }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use axum::{
     Router,
     body::Body,
-    extract::State,
+    extract::{RawQuery, State},
     response::{IntoResponse as _, Response},
-    routing::{any, get},
+    routing::{any, get, post},
 };
 use http::{HeaderMap, Request, StatusCode, header};
+use proxy_protocol::query;
 use serde_json::json;
 use tracing::{debug, warn};
 
@@ -19,13 +20,13 @@ use super::{
 };
 use crate::{
     config::Secret,
-    origin::{Origin, PickError, Registry, registration::Registration},
+    origin::{Origin, Registry, registration::Registration},
 };
 
 /// Writes all metrics in the OpenMetrics text format.
 pub type EncodeMetrics = Arc<dyn Fn() -> String + Send + Sync>;
-/// Tells what keeps the proxy from taking traffic, if anything does.
-pub type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+/// Tells how the proxy takes traffic, or what keeps it from that.
+pub type Readiness = Arc<dyn Fn() -> Result<String, String> + Send + Sync>;
 
 /// What the system API works on.
 #[derive(Clone)]
@@ -44,6 +45,21 @@ pub struct System {
     pub readiness: Readiness,
 }
 
+impl System {
+    async fn drain(&self, headers: &HeaderMap, query: Option<&str>, on: bool) -> Result<Response, ApiError> {
+        authorize(headers, self.token.as_ref())?;
+        let name = query.and_then(|query| query::value(query, "origin")).map(query::percent_decode);
+        let name = name.ok_or_else(|| ApiError::BadRequest(WHICH.to_owned()))?;
+        let drained = self.registry.drain(&name, on).await;
+        match drained.map_err(|error| ApiError::Register(error.to_string()))? {
+            none if none.is_empty() => Err(ApiError::NotFound("no origin is called so")),
+            origins => Ok(json_answer(&json!({ "code": 0, "origins": origins }))),
+        }
+    }
+}
+
+const WHICH: &str = "say which origin: ?origin= its id, server id, device id or address";
+
 impl std::fmt::Debug for System {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("System")
@@ -59,6 +75,7 @@ pub fn router(system: System) -> Router {
         .route("/api/v1/srs/register", any(register))
         .route("/api/v1/versions", any(versions))
         .route("/api/v1/origins", get(origins))
+        .route("/api/v1/origins/drain", post(drain).delete(undrain))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
@@ -79,11 +96,12 @@ async fn register(State(system): State<System>, request: Request<Body>) -> Resul
 }
 
 async fn record(system: &System, body: &[u8]) -> Result<(), ApiError> {
-    let origin = resolve(&system.resolver, Registration::parse(body)?).await?;
+    let registration = Registration::parse(body)?;
+    let terms = registration.terms;
+    let origin = resolve(&system.resolver, registration).await?;
     debug!(id = %origin.id, device = %origin.device_id, "heartbeat");
-    system.registry.register(origin).await.map_err(|error| match error {
-        PickError::Unavailable(_) | PickError::NoOrigin(_) => ApiError::Register(error.to_string()),
-    })
+    let recorded = system.registry.register(origin, terms).await;
+    recorded.map_err(|error| ApiError::Register(error.to_string()))
 }
 
 /// The origin of a registration whose host may be a name.
@@ -108,13 +126,30 @@ async fn origins(State(system): State<System>, headers: HeaderMap) -> Result<Res
     Ok(json_answer(&json!({ "code": 0, "origins": system.registry.list().await })))
 }
 
+/// An origin that is about to stop asks for this, or the operator: `POST` has it get no new streams, `DELETE` takes that back.
+async fn drain(
+    State(system): State<System>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    system.drain(&headers, query.as_deref(), true).await
+}
+
+async fn undrain(
+    State(system): State<System>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    system.drain(&headers, query.as_deref(), false).await
+}
+
 async fn healthz() -> &'static str {
     "ok\n"
 }
 
 async fn readyz(State(system): State<System>) -> Response {
     match (system.readiness)() {
-        Ok(()) => "ready\n".into_response(),
+        Ok(how) => format!("{how}\n").into_response(),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")).into_response(),
     }
 }
@@ -126,7 +161,7 @@ async fn metrics(State(system): State<System>) -> Response {
 
 async fn nothing_here() -> ApiError {
     ApiError::NotFound(
-        "the system API serves /api/v1/srs/register, /api/v1/origins, /healthz, /readyz and /metrics",
+        "the system API serves /api/v1/srs/register, /api/v1/origins, /api/v1/origins/drain, /healthz, /readyz and /metrics",
     )
 }
 
@@ -144,13 +179,14 @@ mod tests {
     };
 
     fn system() -> System {
-        let (registry, _events) = MemoryRegistry::new(config::Origins {
+        let settings = config::Origins {
             ttl: Duration::from_secs(300),
             probe_interval: Duration::ZERO,
             probe_timeout: Duration::from_secs(1),
             probe_failures: 2,
             pick_ttl: Duration::from_secs(120),
-        });
+        };
+        let (registry, _events) = MemoryRegistry::new(settings, config::Balancing::default());
         System {
             registry,
             resolver: Arc::new(Resolver::new(Duration::from_secs(1))),
@@ -233,6 +269,29 @@ mod tests {
     async fn origins_are_listed_only_to_who_may_register() {
         let system = System { token: Some(Secret::new("s3cret")), ..system() };
         assert_eq!(get(router(system), "/api/v1/origins").await.status(), StatusCode::UNAUTHORIZED);
+    }
+
+    #[tokio::test]
+    async fn an_origin_drains_by_any_of_its_names_until_that_is_taken_back() {
+        let system = system();
+        register_with(system.clone(), post(heartbeat().to_string())).await;
+        let ask = async |method: &str, query: &str| {
+            let uri = format!("/api/v1/origins/drain{query}");
+            let request = Request::builder().method(method).uri(uri).body(Body::empty()).unwrap();
+            text(send(router(system.clone()), request).await).await
+        };
+        for name in ["s-v-1", "s", "origin%31", "127.0.0.1"] {
+            let (status, body) = ask("POST", &format!("?origin={name}")).await;
+            assert_eq!((status, body.contains("s-v-1")), (StatusCode::OK, true), "{name}");
+            assert_eq!(system.registry.list().await[0].state, "draining");
+            assert_eq!(ask("DELETE", &format!("?origin={name}")).await.0, StatusCode::OK);
+            assert_eq!(system.registry.list().await[0].state, "up");
+        }
+        assert_eq!(ask("POST", "?origin=other").await.0, StatusCode::NOT_FOUND);
+        assert_eq!(ask("POST", "").await.0, StatusCode::BAD_REQUEST);
+        let guarded = System { token: Some(Secret::new("s3cret")), ..system.clone() };
+        let request = Request::post("/api/v1/origins/drain?origin=s").body(Body::empty()).unwrap();
+        assert_eq!(send(router(guarded), request).await.status(), StatusCode::UNAUTHORIZED);
     }
 
     #[tokio::test]

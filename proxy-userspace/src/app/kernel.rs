@@ -146,7 +146,7 @@ fn options(config: &Config, choice: EngineChoice, startup: &Startup) -> KernelOp
         max_flows_v6: datapath.max_flows_v6,
         choice,
         source_ports: config.sources.ports.clone(),
-        idle_limit: config.webrtc.idle_timeout * 2,
+        idle_limit: config.webrtc.idle_timeout.max(config.srt.idle_timeout) * 2,
         orphan_timeout: config.lifecycle.orphan_timeout,
         misses,
         max_sessions: u32::try_from(config.webrtc.max_sessions).unwrap_or(u32::MAX),

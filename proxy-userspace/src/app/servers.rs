@@ -10,7 +10,7 @@ use crate::{
     api::{
         BodyLimits, Server, origin_api,
         resolve::Resolver,
-        signalling::{self, Receiver, Receivers},
+        signalling::{self, Receiver, Receivers, SessionSink},
         status,
         stream_http::{self, StaticFiles},
         system,
@@ -18,7 +18,6 @@ use crate::{
     config::{Config, Listen, WebrtcTcp},
     connections::Connections,
     control::Control,
-    datapath::userspace::Gate,
     first_use,
     ice_tcp::{self, IceTcp},
     lifecycle::Inherited,
@@ -27,9 +26,9 @@ use crate::{
         handover::Role,
         tcp::{Dialer, Listeners},
     },
-    origin::{Registry, connector::Connector, memory::MemoryRegistry},
+    origin::{Registry, Trouble, connector::Connector},
     rtmp::{self, Rtmp},
-    telemetry,
+    telemetry::metrics::{self, RegistryView},
 };
 
 /// A heartbeat is a few hundred bytes.
@@ -48,13 +47,33 @@ pub(super) struct Servers {
     webrtc_tcp: Option<Listeners>,
 }
 
+/// Tells servers to stop.
+pub(super) struct Stops {
+    /// Those of clients.
+    pub(super) public: watch::Sender<bool>,
+    /// That of origins and operators, who want to know how the stop goes on.
+    pub(super) system: watch::Sender<bool>,
+}
+
+impl Stops {
+    pub(super) fn new() -> Self {
+        Self { public: watch::Sender::new(false), system: watch::Sender::new(false) }
+    }
+
+    pub(super) fn all(&self) {
+        self.public.send_replace(true);
+        self.system.send_replace(true);
+    }
+}
+
 /// What requests are answered with.
 #[derive(Clone, Copy)]
 pub(super) struct Backend<'a> {
     pub(super) config: &'a Config,
     pub(super) webrtc_port: u16,
-    pub(super) registry: &'a Arc<MemoryRegistry>,
+    pub(super) registry: &'a Arc<dyn Registry>,
     pub(super) control: &'a Control,
+    pub(super) sessions: &'a Arc<dyn SessionSink>,
     pub(super) resolver: &'a Arc<Resolver>,
     pub(super) connections: &'a Arc<Connections>,
     pub(super) dialer: &'a Arc<Dialer>,
@@ -64,7 +83,7 @@ pub(super) struct Backend<'a> {
 impl Backend<'_> {
     fn origins(&self) -> Connector {
         Connector {
-            registry: Arc::clone(self.registry) as Arc<dyn Registry>,
+            registry: Arc::clone(self.registry),
             dialer: Arc::clone(self.dialer),
             deadline: self.config.signalling.origin_timeout / 2,
         }
@@ -102,16 +121,19 @@ impl Backend<'_> {
     fn system(&self, stopping: &watch::Receiver<bool>) -> Router {
         let Backend { config, registry, control, resolver, connections, ice_tcp, .. } = self;
         let (totals, carried, outcomes) = (control.totals(), Arc::clone(connections), ice_tcp.outcomes());
-        let metrics =
-            move || telemetry::metrics::encode(&totals.borrow(), &carried.totals(), &outcomes.counted());
+        let asked = Arc::clone(registry);
+        let metrics = move || {
+            let registry = RegistryView { is_up: asked.trouble().is_none(), counts: asked.counts() };
+            metrics::encode(&totals.borrow(), &carried.totals(), &outcomes.counted(), &registry)
+        };
         let token = config.registration_token.clone();
         let system = system::System {
-            registry: Arc::clone(registry) as Arc<dyn Registry>,
+            registry: Arc::clone(registry),
             resolver: Arc::clone(resolver),
             token: token.clone(),
             limits: BodyLimits { size: HEARTBEAT_LIMIT, time: config.signalling.client_timeout },
             metrics: Arc::new(metrics),
-            readiness: readiness(stopping.clone()),
+            readiness: readiness(stopping.clone(), Arc::clone(registry)),
         };
         let status = status::router(Control::clone(control), Arc::clone(connections), token);
         system::router(system).merge(status)
@@ -144,12 +166,17 @@ impl Servers {
     }
 
     /// The ports, for people.
-    pub(super) fn ports(&self, config: &Config, webrtc: u16) -> anyhow::Result<first_use::Ports> {
+    pub(super) fn ports(
+        &self,
+        config: &Config,
+        (webrtc, srt): (u16, u16),
+    ) -> anyhow::Result<first_use::Ports> {
         Ok(first_use::Ports {
             rtmp: self.rtmp.local_addr()?.port(),
             http: self.http.local_addr()?.port(),
             api: self.api.local_addr()?.port(),
             webrtc,
+            srt,
             webrtc_tcp: self.tcp_receiver(config)?.map(|receiver| receiver.port),
             system: self.system.local_addr()?.port(),
         })
@@ -163,6 +190,14 @@ impl Servers {
             (WebrtcTcp::Own(_) | WebrtcTcp::Off, _) => return Ok(None),
         };
         Ok(Some(Receiver { bound: listen.specific_ip(), port: address.port() }))
+    }
+
+    /// Stops listening for clients; what has been accepted goes on.
+    pub(super) fn close_public(&mut self) {
+        self.rtmp.close();
+        self.api.close();
+        self.http.close();
+        self.webrtc_tcp = None;
     }
 
     /// Second descriptors of every listener, for the next process.
@@ -179,17 +214,14 @@ impl Servers {
         Ok(shared)
     }
 
-    /// Serves until `stopping` turns true; connections that come later wait in the listeners.
-    pub(super) fn serve(
-        &self,
-        backend: Backend<'_>,
-        stopping: &watch::Receiver<bool>,
-    ) -> anyhow::Result<JoinSet<()>> {
+    /// Serves until told to stop; connections that come later wait in the listeners.
+    pub(super) fn serve(&self, backend: Backend<'_>, stops: &Stops) -> anyhow::Result<JoinSet<()>> {
+        let stopping = &stops.public.subscribe();
         let (config, stop) = (backend.config, || stopping.clone());
         let (client_timeout, grace) = (config.signalling.client_timeout, config.grace_quit_timeout);
         let share = "failed to share a listener";
         let mut serving = JoinSet::new();
-        let registry = Arc::clone(backend.registry) as Arc<dyn Registry>;
+        let registry = Arc::clone(backend.registry);
         let origins = origin_api::router(origin_api::OriginApi::new(config, Arc::clone(&registry)));
         let (api, router) = (self.api.try_clone().context(share)?, self.signalling(&backend)?.merge(origins));
         match config.webrtc_tcp() {
@@ -200,7 +232,7 @@ impl Servers {
             }
         };
         let (system, router) = (self.system.try_clone().context(share)?, backend.system(stopping));
-        serving.spawn(system.serve(router, client_timeout, grace, stop()));
+        serving.spawn(system.serve(router, client_timeout, grace, stops.system.subscribe()));
         let streams = stream_http::Streams::new(config, registry);
         let router = stream_http::router(streams, StaticFiles::new(config));
         let (http, live) = (self.http.try_clone().context(share)?, backend.live());
@@ -220,7 +252,7 @@ impl Servers {
     }
 
     fn signalling(&self, backend: &Backend<'_>) -> anyhow::Result<Router> {
-        let Backend { config, webrtc_port, registry, control, resolver, .. } = backend;
+        let Backend { config, webrtc_port, registry, sessions, resolver, .. } = backend;
         let receivers = Receivers {
             udp: Receiver { bound: config.webrtc_server.specific_ip(), port: *webrtc_port },
             tcp: self.tcp_receiver(config).context("failed to tell where media is received")?,
@@ -228,29 +260,23 @@ impl Servers {
         Ok(signalling::router(signalling::Signalling::new(
             config,
             receivers,
-            Arc::clone(registry) as Arc<dyn Registry>,
-            Arc::new(Control::clone(control)),
+            Arc::clone(registry),
+            Arc::clone(sessions),
             Arc::clone(resolver),
         )))
     }
 }
 
-/// What carries WebRTC media over TCP.
-pub(super) fn ice_tcp(
-    config: &Config,
-    gate: Gate,
-    control: &Control,
-    connections: &Arc<Connections>,
-    dialer: &Arc<Dialer>,
-) -> IceTcp {
-    let deadlines = ice_tcp::Deadlines {
-        first_frame: config.signalling.client_timeout,
-        dial: config.signalling.origin_timeout / 2,
-    };
-    let (connections, dialer) = (Arc::clone(connections), Arc::clone(dialer));
-    IceTcp::new(gate, control.clone(), connections, dialer, config.datapath.tcp_join, deadlines)
-}
-
-fn readiness(stopping: watch::Receiver<bool>) -> system::Readiness {
-    Arc::new(move || if *stopping.borrow() { Err("the proxy is stopping".to_owned()) } else { Ok(()) })
+/// A proxy that does without Redis is ready: if all were not, nobody would serve.
+fn readiness(stopping: watch::Receiver<bool>, registry: Arc<dyn Registry>) -> system::Readiness {
+    Arc::new(move || {
+        if *stopping.borrow() {
+            return Err("the proxy is stopping".to_owned());
+        }
+        match registry.trouble() {
+            None => Ok("ready".to_owned()),
+            Some(Trouble { what, is_fatal: false }) => Ok(format!("ready, although {what}")),
+            Some(Trouble { what, is_fatal: true }) => Err(format!("no origin is known, and {what}")),
+        }
+    })
 }

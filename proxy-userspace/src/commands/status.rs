@@ -1,12 +1,10 @@
 //! `srs-xproxy status`: what the process that runs is doing, as a table or as JSON.
 
-use std::fmt::Write as _;
-
 use anyhow::Context as _;
 use http::Method;
 use serde::Deserialize;
 
-use super::{ask, configured_address, print, running};
+use super::{ask_running, print, table::aligned};
 use crate::config::Config;
 
 /// The part of the status that is shown.
@@ -59,8 +57,9 @@ struct Interface {
 #[derive(Debug, Deserialize)]
 struct Session {
     id: u64,
-    stream: String,
-    role: String,
+    protocol: String,
+    stream: Option<String>,
+    role: Option<String>,
     origin: String,
     state: String,
     reason: Option<String>,
@@ -84,7 +83,7 @@ pub async fn status(config: &Config, json: bool) -> anyhow::Result<()> {
         answer.push('\n');
         return print(&answer);
     }
-    let streams = ask_running(config, "/api/v1/proxy/connections").await?;
+    let streams = ask_running(config, Method::GET, "/api/v1/proxy/connections").await?;
     let Streams { connections } =
         serde_json::from_str(&streams).context("its streams are unknown to this version")?;
     print(&format!("{}{}", table(&parsed(&answer)?), streams_table(&connections)))
@@ -100,17 +99,7 @@ fn parsed(answer: &str) -> anyhow::Result<Status> {
 }
 
 async fn answer(config: &Config) -> anyhow::Result<String> {
-    ask_running(config, "/api/v1/proxy/status").await
-}
-
-async fn ask_running(config: &Config, path: &str) -> anyhow::Result<String> {
-    let (_, holder) = running(config)?;
-    let address = holder.and_then(|holder| holder.system_api).unwrap_or_else(|| configured_address(config));
-    let answer = ask(config, address, Method::GET, path).await;
-    answer.with_context(|| match holder {
-        Some(holder) => format!("{holder} runs and does not tell its status"),
-        None => "no srs-xproxy runs here".to_owned(),
-    })
+    ask_running(config, Method::GET, "/api/v1/proxy/status").await
 }
 
 fn table(status: &Status) -> String {
@@ -129,8 +118,19 @@ fn table(status: &Status) -> String {
         text.push_str(&aligned(&["INTERFACE", "ENGINE", "MODE", "NOTE"], rows));
     }
     if !sessions.is_empty() {
-        let head =
-            ["ID", "STREAM", "ROLE", "STATE", "CLIENT", "ORIGIN", "AGE", "IDLE", "USERSPACE", "KERNEL"];
+        let head = [
+            "ID",
+            "PROTOCOL",
+            "STREAM",
+            "ROLE",
+            "STATE",
+            "CLIENT",
+            "ORIGIN",
+            "AGE",
+            "IDLE",
+            "USERSPACE",
+            "KERNEL",
+        ];
         text.push_str(&aligned(&head, sessions.iter().map(Session::row)));
     }
     text
@@ -174,8 +174,9 @@ impl Session {
         let packets = |d: Directions| format!("{}/{}", d.to_origin, d.to_client);
         vec![
             self.id.to_string(),
-            self.stream.clone(),
-            self.role.clone(),
+            self.protocol.clone(),
+            self.stream.clone().unwrap_or_else(unknown),
+            self.role.clone().unwrap_or_else(unknown),
             state,
             self.client.clone().unwrap_or_default(),
             self.origin.clone(),
@@ -187,25 +188,9 @@ impl Session {
     }
 }
 
-/// Columns as wide as their widest cell, after an empty line.
-fn aligned(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
-    let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();
-    let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
-    let columns = rows.first().map_or(0, Vec::len);
-    let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let mut text = String::from("\n");
-    for row in &rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            write!(line, "{cell:width$}  ").expect("a string takes everything");
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
+/// Of a session that another proxy signalled.
+fn unknown() -> String {
+    "-".to_owned()
 }
 
 #[cfg(test)]
@@ -220,12 +205,6 @@ mod tests {
             let whole = snapshot::Snapshot { totals, interfaces: Vec::new(), sessions: Vec::new() };
             parsed(&serde_json::to_string(&whole).unwrap()).unwrap()
         }
-    }
-
-    #[test]
-    fn columns_are_as_wide_as_their_widest_cell() {
-        let rows = [vec!["1".to_owned(), "a".to_owned()], vec!["22222".to_owned(), "b".to_owned()]];
-        assert_eq!(aligned(&["ID", "STREAM"], rows.into_iter()), "\nID     STREAM\n1      a\n22222  b\n");
     }
 
     #[test]
@@ -256,8 +235,9 @@ mod tests {
         let directions = snapshot::Directions { to_origin: 3, to_client: 4 };
         let session = snapshot::SessionView {
             id: 7,
-            stream: "v/live/a".into(),
-            role: "player",
+            protocol: "srt",
+            stream: Some("v/live/a".into()),
+            role: Some("player"),
             origin: "vid-1".into(),
             media: "10.0.0.1:8000".into(),
             source: "10.0.0.9:61000".into(),
@@ -280,14 +260,18 @@ mod tests {
         let whole = snapshot::Snapshot {
             totals: snapshot::Totals { sessions: 1, adopted: 1, ..snapshot::Totals::default() },
             interfaces: vec![interface],
-            sessions: vec![session],
+            sessions: vec![
+                session.clone(),
+                snapshot::SessionView { id: 8, stream: None, role: None, ..session },
+            ],
         };
         let read: Status = serde_json::from_str(&serde_json::to_string(&whole).unwrap()).unwrap();
         let text = table(&read);
         for part in [
             "sessions 1, in the kernel 0, taken over 1",
             "eth0       tc      tcx",
-            "7   v/live/a  player  userspace (settling)  192.0.2.1:5000  vid-1   12 s  0.0 s  3/4        3/4",
+            "7   srt       v/live/a  player  userspace (settling)  192.0.2.1:5000  vid-1   12 s  0.0 s  3/4        3/4",
+            "8   srt       -         -       userspace (settling)  192.0.2.1:5000  vid-1   12 s  0.0 s  3/4        3/4",
         ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }

@@ -10,9 +10,13 @@ use super::{
 
 /// The flag of `status` and `doctor`; no setting.
 const JSON: &str = "json";
+/// The argument of `drain`.
+const ORIGIN: &str = "ORIGIN";
+/// The flag of `drain`.
+const OFF: &str = "off";
 
 /// What the process was asked to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Serve; also without a command.
     Run,
@@ -22,6 +26,18 @@ pub enum Command {
     Doctor {
         /// For programs, not as a table.
         json: bool,
+    },
+    /// Show the origins.
+    Origins {
+        /// As the process that runs tells them, not as a table.
+        json: bool,
+    },
+    /// Give an origin no new streams.
+    Drain {
+        /// Its id, server id, device id or address.
+        origin: String,
+        /// Give it new streams again.
+        off: bool,
     },
     /// Show what the process that runs is doing.
     Status {
@@ -43,10 +59,17 @@ pub(super) fn parse(
     Ok(match matches.subcommand() {
         Some(("detach", matches)) => (Command::Detach, values(matches)),
         Some(("doctor", matches)) => (Command::Doctor { json: matches.get_flag(JSON) }, values(matches)),
+        Some(("origins", matches)) => (Command::Origins { json: matches.get_flag(JSON) }, values(matches)),
+        Some(("drain", matches)) => (drain_of(matches), values(matches)),
         Some(("status", matches)) => (Command::Status { json: matches.get_flag(JSON) }, values(matches)),
         Some((_, matches)) => (Command::Run, values(matches)),
         None => (Command::Run, values(&matches)),
     })
+}
+
+fn drain_of(matches: &ArgMatches) -> Command {
+    let origin = matches.get_one::<String>(ORIGIN).cloned().unwrap_or_default();
+    Command::Drain { origin, off: matches.get_flag(OFF) }
 }
 
 fn values(matches: &ArgMatches) -> Values {
@@ -72,6 +95,13 @@ pub(super) fn command() -> Clap {
             Clap::new("doctor")
                 .about("Tell whether this host can do what is configured, and what would make it faster")
                 .arg(json()),
+        )
+        .subcommand(Clap::new("origins").about("Show the origins").arg(json()))
+        .subcommand(
+            Clap::new("drain")
+                .about("Give an origin no new streams; it keeps those it has")
+                .arg(Arg::new(ORIGIN).required(true).help("Its id, server id, device id or address"))
+                .arg(Arg::new(OFF).long(OFF).action(ArgAction::SetTrue).help("Give it new streams again")),
         )
         .subcommand(Clap::new("status").about("Show what the process that runs is doing").arg(json()))
 }
@@ -135,11 +165,15 @@ mod tests {
         for (line, command) in [
             (&["detach", "--system-api", "1"][..], Command::Detach),
             (&["--system-api=1", "status"], Command::Status { json: false }),
+            (&["origins", "--json", "--system-api=1"], Command::Origins { json: true }),
+            (&["drain", "o1", "--system-api=1"], Command::Drain { origin: "o1".into(), off: false }),
+            (&["--system-api=1", "drain", "--off", "o1"], Command::Drain { origin: "o1".into(), off: true }),
             (&["status", "--system-api", "1", "--json"], Command::Status { json: true }),
         ] {
             assert_eq!(parse_line(line), Ok((command, expected.clone())), "{line:?}");
         }
         assert!(parse_line(&["--json"]).is_err(), "run has no --json");
+        assert!(parse_line(&["drain"]).is_err(), "drain whom?");
     }
 
     #[test]

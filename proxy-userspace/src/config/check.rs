@@ -3,8 +3,8 @@
 use std::{ops::RangeInclusive, thread::available_parallelism};
 
 use super::{
-    Config, ConfigError, ConfigErrors, Datapath, DefaultBackend, Given, Layers, Lifecycle, Listen,
-    LoadBalancer, Origins, Secret, Signalling, Sources, Streams, ValueError, Webrtc, WebrtcTcp,
+    Balancing, Config, ConfigError, ConfigErrors, Datapath, DefaultBackend, Given, Layers, Lifecycle, Listen,
+    LoadBalancer, Origins, Secret, Signalling, Sources, Srt, Streams, ValueError, Webrtc, WebrtcTcp,
     layers::Stack,
     parse,
     settings::{self as s, SETTINGS, Setting},
@@ -100,15 +100,18 @@ impl Reader<'_> {
             trusted_proxies: self.list(s::TRUSTED_PROXIES, parse::net),
             load_balancer: self.load_balancer(),
             origins: self.origins(),
+            balancing: self.balancing(),
             default_backend: self.default_backend(),
             redis: self.redis(),
             registration_token: self.registration_token(),
             api_tokens: self.optional(s::API_TOKEN, parse::tokens).unwrap_or_default(),
             origin_api_auth: self.optional(s::ORIGIN_API_AUTH, parse::credentials),
             streams: self.streams(),
+            fleet_key: self.optional(s::FLEET_KEY, parse::fleet_key),
             hls_key: self.optional(s::HLS_KEY, parse::text).map(Secret::new),
             signalling: self.signalling(),
             webrtc: self.webrtc(),
+            srt: self.srt(),
             sources: self.sources(),
             datapath: self.datapath(),
             lifecycle: self.lifecycle(),
@@ -123,11 +126,7 @@ impl Reader<'_> {
     }
 
     fn load_balancer(&mut self) -> LoadBalancer {
-        let kind = self.required(s::LOAD_BALANCER_TYPE, parse::load_balancer);
-        if kind == LoadBalancer::Redis {
-            self.errors.push(ConfigError::NoRedis { setting: s::LOAD_BALANCER_TYPE.variable });
-        }
-        kind
+        self.required(s::LOAD_BALANCER_TYPE, parse::load_balancer)
     }
 
     fn origins(&mut self) -> Origins {
@@ -137,6 +136,14 @@ impl Reader<'_> {
             probe_timeout: self.required(s::ORIGIN_PROBE_TIMEOUT, parse::positive),
             probe_failures: self.required(s::ORIGIN_PROBE_FAILURES, parse::number(1..=1000)),
             pick_ttl: self.required(s::PICK_TTL, parse::positive),
+        }
+    }
+
+    fn balancing(&mut self) -> Balancing {
+        Balancing {
+            policy: self.required(s::BALANCING, parse::policy),
+            weights: self.list(s::ORIGIN_WEIGHTS, parse::share),
+            capacities: self.list(s::ORIGIN_CAPACITIES, parse::share),
         }
     }
 
@@ -204,6 +211,10 @@ impl Reader<'_> {
         }
     }
 
+    fn srt(&mut self) -> Srt {
+        Srt { idle_timeout: self.required(s::SRT_IDLE_TIMEOUT, parse::positive) }
+    }
+
     fn sources(&mut self) -> Sources {
         Sources {
             ports: self.required(s::SOURCE_PORTS, parse::source_ports),
@@ -269,6 +280,9 @@ impl Reader<'_> {
             tcp.push((s::WEBRTC_TCP_SERVER, listen));
         }
         let udp = [(s::WEBRTC_SERVER, config.webrtc_server), (s::SRT_SERVER, config.srt_server)];
+        if config.grace_quit_timeout >= config.force_quit_timeout {
+            self.errors.push(ConfigError::NoGrace);
+        }
         self.find_port_clashes("TCP", &tcp);
         self.find_port_clashes("UDP", &udp);
         self.find_source_port_clashes(&udp, s::SOURCE_PORTS, &config.sources.ports);

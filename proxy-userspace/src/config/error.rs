@@ -68,12 +68,9 @@ pub enum ConfigError {
         /// The variable of the range.
         ports: &'static str,
     },
-    /// Redis was asked for.
-    #[error("{setting}: redis registry is not available in this build; use memory")]
-    NoRedis {
-        /// The variable's name.
-        setting: &'static str,
-    },
+    /// The process would be ended before it has waited.
+    #[error("PROXY_GRACE_QUIT_TIMEOUT must be shorter than PROXY_FORCE_QUIT_TIMEOUT, which begins with it")]
+    NoGrace,
     /// The TOML file could not be read.
     #[error("failed to read {}: {reason}", path.display())]
     File {

@@ -5,6 +5,7 @@ use std::{fmt::Display, net::IpAddr, ops::RangeInclusive, str::FromStr, time::Du
 use ipnet::IpNet;
 
 use super::{DatapathMode, Listen, LoadBalancer, LogFormat, OnStop, Secret, TcpJoin};
+use crate::origin::balance::{Policy, Terms};
 
 /// Why a value was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -85,6 +86,9 @@ pub enum ValueError {
     /// Not what a header can carry as a token.
     #[error("holds a token with other characters than printable ASCII without spaces")]
     NotToken,
+    /// Not `name=number`.
+    #[error("is not a name and a number (`origin1=3`)")]
+    NotShare,
     /// No `user:password`.
     #[error("is not `user:password`")]
     NotCredentials,
@@ -96,6 +100,9 @@ pub enum ValueError {
     /// Not what keys can begin with.
     #[error("is not at most 128 printable characters")]
     NotKeyPrefix,
+    /// Short enough to be guessed.
+    #[error("has fewer than {0} characters")]
+    TooShort(usize),
     /// The log filter could not be read.
     #[error("is not a log filter")]
     NotLogFilter,
@@ -242,6 +249,26 @@ pub(super) fn switch(value: &str) -> Parsed<bool> {
     }
 }
 
+/// `name=number`, of an origin.
+pub(super) fn share(value: &str) -> Parsed<(String, u32)> {
+    let (name, share) = value.split_once('=').ok_or(ValueError::NotShare)?;
+    if name.is_empty() {
+        return Err(ValueError::NotShare);
+    }
+    Ok((name.to_owned(), number(1..=Terms::MAX)(share)?))
+}
+
+/// A policy of balancing.
+pub(super) fn policy(value: &str) -> Parsed<Policy> {
+    match value {
+        "least-sessions" => Ok(Policy::LeastSessions),
+        "random" => Ok(Policy::Random),
+        "weighted" => Ok(Policy::Weighted),
+        "rendezvous" => Ok(Policy::Rendezvous),
+        _ => Err(ValueError::NotOneOf("`least-sessions`, `random`, `weighted`, `rendezvous`")),
+    }
+}
+
 /// A parser of whole numbers within `bounds`.
 pub(super) fn number<T>(bounds: RangeInclusive<T>) -> impl Fn(&str) -> Parsed<T>
 where
@@ -333,6 +360,15 @@ pub(super) fn tokens(value: &str) -> Parsed<Vec<Secret>> {
         _ => Err(ValueError::NotToken),
     };
     value.split(',').map(token).collect()
+}
+
+/// A secret that nobody finds by trying.
+pub(super) fn fleet_key(value: &str) -> Parsed<Secret> {
+    const SHORTEST: usize = 16;
+    if value.chars().count() < SHORTEST {
+        return Err(ValueError::TooShort(SHORTEST));
+    }
+    Ok(Secret::new(value))
 }
 
 /// `user:password` (RFC 7617: a user has no colon).

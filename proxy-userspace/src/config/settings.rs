@@ -30,6 +30,7 @@ impl Setting {
 pub(super) enum Heading {
     Listeners,
     Origins,
+    Fleet,
     Redis,
     Registration,
     Api,
@@ -45,6 +46,7 @@ impl Heading {
         match self {
             Self::Listeners => "Listeners",
             Self::Origins => "Origins",
+            Self::Fleet => "Fleet",
             Self::Redis => "Redis",
             Self::Registration => "Registration",
             Self::Api => "HTTP API of the origins",
@@ -142,6 +144,13 @@ settings! {
         ORIGIN_PROBE_FAILURES: Number,
             "PROXY_ORIGIN_PROBE_FAILURES", "origin-probe-failures", "origin_probe_failures", "2",
             "failed probes in a row that make an origin down";
+        BALANCING: Text, "PROXY_BALANCING", "balancing", "balancing", "least-sessions",
+            "how a new stream gets its origin: `least-sessions`, `random`, `weighted` or `rendezvous` (by the name of the stream)";
+        ORIGIN_WEIGHTS: List, "PROXY_ORIGIN_WEIGHTS", "origin-weights", "origin_weights", "",
+            "shares of origins among all, such as `origin1=3,*=1`, by server id or device id; without it what they register \
+             with, which is 1";
+        ORIGIN_CAPACITIES: List, "PROXY_ORIGIN_CAPACITIES", "origin-capacities", "origin_capacities", "",
+            "sessions and streams from which on origins get no new stream, such as `origin1=500,*=300`";
         PICK_TTL: Duration, "PROXY_PICK_TTL", "pick-ttl", "pick_ttl", "120s",
             "how long an idle stream keeps its origin";
         DEFAULT_BACKEND_ENABLED: Switch,
@@ -160,6 +169,12 @@ settings! {
             "its WebRTC endpoint (UDP)";
         DEFAULT_BACKEND_SRT: Text, "PROXY_DEFAULT_BACKEND_SRT", "default-backend-srt", "default_backend_srt", "10080",
             "its SRT endpoint (UDP)";
+    }
+    Fleet {
+        FLEET_KEY: Secret, "PROXY_FLEET_KEY", "fleet-key", "fleet_key", "",
+            "what the proxies of a fleet share, the same on each, of 16 characters or more, best drawn at random: with it the \
+             proxy chooses the ICE credentials of WHIP and WHEP sessions so that each of them can go on with any such session; \
+             without it the origin chooses them";
     }
     Redis {
         REDIS_URL: Secret, "PROXY_REDIS_URL", "redis-url", "redis_url", "",
@@ -211,8 +226,8 @@ settings! {
         RTMP_REAL_IP: Switch, "PROXY_RTMP_REAL_IP", "rtmp-real-ip", "rtmp_real_ip", "off",
             "tell origins the IPv4 address of each RTMP client before the handshake; SRS logs it, other servers refuse it";
         HLS_KEY: Secret, "PROXY_HLS_KEY", "hls-key", "hls_key", "",
-            "what the ids of origins in playlists are made with, the same on every proxy of a fleet; without it the token of \
-             registration, which ids do not tell but let one test guesses at; without that a key that everybody knows, and \
+            "what the ids of origins in playlists are made with, the same on every proxy of a fleet; without it a key that follows \
+             from `PROXY_FLEET_KEY`; without that the token of registration, which ids do not tell but let one test guesses at; without that a key that everybody knows, and \
              who knows an origin's server id can then name it, which reaches no other host than a registered origin";
     }
     Signalling {
@@ -241,6 +256,8 @@ settings! {
         WEBRTC_CONNECT_TIMEOUT: Duration,
             "PROXY_WEBRTC_CONNECT_TIMEOUT", "webrtc-connect-timeout", "webrtc_connect_timeout", "30s",
             "a session whose client never sends for this long ends";
+        SRT_IDLE_TIMEOUT: Duration, "PROXY_SRT_IDLE_TIMEOUT", "srt-idle-timeout", "srt_idle_timeout", "15s",
+            "an SRT session without a packet of its client for this long ends";
         MAX_SESSIONS: Number, "PROXY_MAX_SESSIONS", "max-sessions", "max_sessions", "100000",
             "most sessions at a time; more are refused with 503";
         SOURCE_PORTS: Range, "PROXY_SOURCE_PORTS", "source-ports", "source_ports", "61000-65535",

@@ -4,23 +4,36 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+use parking_lot::Mutex;
 use proxy_protocol::ice::UfragPair;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{COMMAND_QUEUE, Command, ControlLoop, Frozen, Refusals, Snapshot, Totals};
+use super::{
+    COMMAND_QUEUE, Command, ControlLoop, Frozen, Snapshot, Totals,
+    snapshot::{Tallies, count},
+};
 use crate::{
     api::signalling::{OfferError, SessionSink},
     executor::{Carriage, CarriageRequest, Executor, OriginsByUfrags},
     net::{join::Traffic, route::preferred_source},
     origin::Origin,
     proxy::{Proxy, Refusal},
+    recent::Recent,
+    roaming::Resumed,
     session::{
-        SessionId, SessionOffer,
+        EndReason, SessionId, SessionOffer,
         tcp::{TcpPath, TcpRefusal},
     },
 };
+
+/// For how long the client of a deleted session may still send; an origin forgets a client that is silent for 30 s.
+const STRAGGLERS: Duration = Duration::from_secs(30);
+/// Deleted sessions that are remembered at once.
+const MOST_DELETED: usize = 65_536;
 
 /// A handle on the control loop.
 #[derive(Clone, Debug)]
@@ -29,7 +42,9 @@ pub struct Control {
     origins: OriginsByUfrags,
     source_addresses: Arc<[IpAddr]>,
     totals: watch::Receiver<Totals>,
-    refusals: Refusals,
+    tallies: Tallies,
+    /// Sessions that ended by DELETE: their clients may send some more.
+    deleted: Arc<Mutex<Recent<UfragPair>>>,
 }
 
 impl Control {
@@ -42,10 +57,12 @@ impl Control {
     ) -> (Self, ControlLoop) {
         let (sender, commands) = mpsc::channel(COMMAND_QUEUE);
         let (totals, latest) = watch::channel(Totals::default());
-        let (source_addresses, refusals) = (source_addresses.into(), Refusals::default());
+        let (source_addresses, tallies) = (source_addresses.into(), Tallies::default());
+        let deleted = Arc::new(Mutex::new(Recent::new(STRAGGLERS, MOST_DELETED)));
         let control_loop =
-            ControlLoop { proxy, executor, commands, totals, grace: None, refusals: refusals.clone() };
-        (Self { commands: sender, origins, source_addresses, totals: latest, refusals }, control_loop)
+            ControlLoop { proxy, executor, commands, totals, grace: None, tallies: tallies.clone() };
+        let control = Self { commands: sender, origins, source_addresses, totals: latest, tallies, deleted };
+        (control, control_loop)
     }
 
     /// The totals, renewed every second.
@@ -91,6 +108,39 @@ impl Control {
         answer.await.unwrap_or(Err(TcpRefusal::Ended))
     }
 
+    /// Has no session begin any more.
+    pub async fn drain(&self) {
+        // A loop that ended begins none.
+        let _stopped = self.commands.send(Command::Drain).await;
+    }
+
+    /// Waits until there are no sessions.
+    pub async fn none_left(&self) {
+        let mut totals = self.totals.clone();
+        // What the last look saw may be old by now.
+        totals.mark_unchanged();
+        // A loop that ended has none.
+        while totals.changed().await.is_ok() && totals.borrow_and_update().sessions > 0 {}
+    }
+
+    /// Takes a session over that another proxy has or had.
+    ///
+    /// # Errors
+    /// When it cannot be had here.
+    pub async fn resume(&self, offer: SessionOffer, how: Resumed) -> Result<(), OfferError> {
+        self.offered(offer).await.inspect(|()| count(&self.tallies.resumed, how.as_str()))
+    }
+
+    /// Whether a session lives.
+    pub fn has(&self, ufrags: &UfragPair) -> bool {
+        self.origins.read().contains_key(ufrags)
+    }
+
+    /// Whether a session was ended by DELETE a moment ago.
+    pub fn was_deleted(&self, ufrags: &UfragPair) -> bool {
+        self.deleted.lock().contains(ufrags, Instant::now())
+    }
+
     /// Freezes the loop so that another process can take over.
     pub async fn freeze(&self) -> io::Result<Frozen> {
         let stopped = || io::Error::other("the control loop has ended");
@@ -117,8 +167,32 @@ impl Control {
         }
     }
 
-    async fn offer(&self, offer: SessionOffer) -> Result<(), OfferError> {
-        let media = offer.origin.rtc.ok_or(OfferError::Unreachable)?;
+    /// Takes a session whose media goes to this endpoint of its origin.
+    ///
+    /// # Errors
+    /// When it cannot be taken.
+    pub async fn admit(&self, offer: SessionOffer, media: SocketAddr) -> Result<SessionId, OfferError> {
+        self.offer(offer, media).await.inspect_err(|why| self.refused(*why))
+    }
+
+    /// Counts what became of an SRT call.
+    pub fn count_call(&self, outcome: &'static str) {
+        count(&self.tallies.calls, outcome);
+    }
+
+    /// The origin of an SRT call has answered, and the caller was told.
+    pub async fn established(&self, session: SessionId, answer: Bytes) {
+        // A loop that ended has no sessions.
+        let _stopped = self.commands.send(Command::Established { session, answer }).await;
+    }
+
+    /// An SRT call came to nothing.
+    pub async fn hung_up(&self, session: SessionId, reason: EndReason) {
+        // A loop that ended has no sessions.
+        let _stopped = self.commands.send(Command::HungUp { session, reason }).await;
+    }
+
+    async fn offer(&self, offer: SessionOffer, media: SocketAddr) -> Result<SessionId, OfferError> {
         let sources = self.sources(media).map_err(|_| OfferError::Unreachable)?;
         let (reply, answer) = oneshot::channel();
         let command = Command::Offer { offer: Box::new(offer), media, sources, reply };
@@ -136,19 +210,21 @@ impl Control {
 #[async_trait::async_trait]
 impl SessionSink for Control {
     async fn offered(&self, offer: SessionOffer) -> Result<(), OfferError> {
-        self.offer(offer).await.inspect_err(|why| self.refused(*why))
+        let media = offer.origin.rtc.ok_or(OfferError::Unreachable).inspect_err(|why| self.refused(*why))?;
+        self.admit(offer, media).await.map(drop)
     }
 
     fn refused(&self, why: OfferError) {
-        *self.refusals.lock().entry(why.as_str()).or_default() += 1;
+        count(&self.tallies.refused, why.as_str());
     }
 
     async fn deleted(&self, ufrags: &UfragPair) {
+        self.deleted.lock().insert(ufrags.clone(), Instant::now());
         // A loop that ended has no sessions.
         let _stopped = self.commands.send(Command::Deleted(ufrags.clone())).await;
     }
 
-    fn origin_of(&self, ufrags: &UfragPair) -> Option<Arc<Origin>> {
+    async fn origin_of(&self, ufrags: &UfragPair) -> Option<Arc<Origin>> {
         self.origins.read().get(ufrags).cloned()
     }
 }
@@ -159,6 +235,7 @@ impl From<Refusal> for OfferError {
             Refusal::Full => Self::Full,
             Refusal::PortsExhausted => Self::PortsExhausted,
             Refusal::DuplicateUfrag => Self::DuplicateUfrag,
+            Refusal::Stopping => Self::Stopping,
         }
     }
 }

@@ -12,8 +12,24 @@ use crate::{
     session::{Role, Session, SessionId, State, source_port::Usage},
 };
 
-/// Sessions that were refused, by reason.
-pub type Refusals = Arc<Mutex<BTreeMap<&'static str, u64>>>;
+/// How often something was, by its word.
+pub type Words = BTreeMap<&'static str, u64>;
+
+/// What is counted outside of the loop.
+#[derive(Clone, Debug, Default)]
+pub struct Tallies {
+    /// Sessions that were refused, by reason.
+    pub refused: Arc<Mutex<Words>>,
+    /// Sessions taken over from another proxy, by how they were found.
+    pub resumed: Arc<Mutex<Words>>,
+    /// SRT calls, by what became of them.
+    pub calls: Arc<Mutex<Words>>,
+}
+
+/// Counts one more of `word`.
+pub fn count(words: &Mutex<Words>, word: &'static str) {
+    *words.lock().entry(word).or_default() += 1;
+}
 
 /// Everything at one moment.
 #[derive(Clone, Debug, Serialize)]
@@ -31,26 +47,32 @@ pub struct Snapshot {
 pub struct Totals {
     /// Sessions now.
     pub sessions: usize,
-    /// Of these, forwarded in the kernel.
+    /// Of these, SRT.
+    pub srt_sessions: usize,
+    /// Of all, forwarded in the kernel.
     pub offloaded: usize,
     /// Sessions whose client got an answer.
     pub admitted: u64,
     /// Sessions taken over from an earlier process.
     pub adopted: u64,
+    /// Sessions taken over from another proxy, by how they were found.
+    pub resumed: Words,
     /// Flows in the kernel whose session is not known.
     pub orphans: usize,
     /// Records of sessions that could not be written.
     pub records_refused: u64,
     /// Sessions that were refused, by reason.
-    pub refused: BTreeMap<&'static str, u64>,
+    pub refused: Words,
+    /// SRT calls, by what became of them.
+    pub srt_calls: Words,
     /// Flows installed.
     pub offloads: u64,
     /// Return paths moved.
     pub migrations: u64,
     /// Ends by reason.
-    pub ended: BTreeMap<&'static str, u64>,
+    pub ended: Words,
     /// Flows not installed or removed, by reason.
-    pub relayed: BTreeMap<&'static str, u64>,
+    pub relayed: Words,
     /// Packets by datapath and direction.
     pub packets: Vec<PathTotals>,
     /// Datagrams and frames by datapath and what became of them.
@@ -117,10 +139,12 @@ pub struct InterfaceView {
 pub struct SessionView {
     /// Its number, which it keeps when another process takes it over.
     pub id: u64,
-    /// Its stream.
-    pub stream: String,
-    /// `publisher` or `player`.
-    pub role: &'static str,
+    /// Its stream, if it is known.
+    pub stream: Option<String>,
+    /// `webrtc` or `srt`.
+    pub protocol: &'static str,
+    /// `publisher` or `player`, if it is known.
+    pub role: Option<&'static str>,
     /// Its origin.
     pub origin: String,
     /// The origin's media endpoint.
@@ -156,7 +180,7 @@ pub struct Directions {
 
 impl Snapshot {
     /// Takes one.
-    pub fn take(proxy: &Proxy, executor: &Executor, refusals: &Refusals) -> Self {
+    pub fn take(proxy: &Proxy, executor: &Executor, tallies: &Tallies) -> Self {
         let now = Instant::now();
         let looks: std::collections::HashMap<_, _> =
             (0..executor.relay().parts()).flat_map(|part| executor.look(part, proxy)).collect();
@@ -169,7 +193,7 @@ impl Snapshot {
         sessions.sort_by_key(|session| session.id);
         let attachments = executor.kernel().map(|kernel| kernel.attachments()).unwrap_or_default();
         Self {
-            totals: Totals::take(proxy, executor, refusals),
+            totals: Totals::take(proxy, executor, tallies),
             interfaces: attachments.into_iter().map(InterfaceView::from).collect(),
             sessions,
         }
@@ -178,16 +202,19 @@ impl Snapshot {
 
 impl Totals {
     /// Takes them.
-    pub fn take(proxy: &Proxy, executor: &Executor, refusals: &Refusals) -> Self {
+    pub fn take(proxy: &Proxy, executor: &Executor, tallies: &Tallies) -> Self {
         let stats = proxy.stats();
         let Usage { leased, resting, fullest, capacity } = proxy.port_usage();
         let relay = executor.relay().totals();
         Self {
             sessions: proxy.sessions().count(),
+            srt_sessions: proxy.sessions().filter(|(_, session)| session.offer.srt().is_some()).count(),
+            srt_calls: tallies.calls.lock().clone(),
             offloaded: proxy.sessions().filter(|(_, session)| is_forwarded(session, executor)).count(),
             admitted: stats.admitted,
-            refused: refusals.lock().clone(),
+            refused: tallies.refused.lock().clone(),
             adopted: stats.adopted,
+            resumed: tallies.resumed.lock().clone(),
             orphans: proxy.orphans().count(),
             records_refused: executor.records_refused(),
             offloads: stats.offloads,
@@ -255,11 +282,9 @@ impl SessionView {
         let tcp = session.tcp.open();
         Self {
             id: id.0,
-            stream: session.offer.stream.to_string(),
-            role: match session.offer.role {
-                Role::Publisher => "publisher",
-                Role::Player => "player",
-            },
+            stream: session.offer.stream.as_ref().map(ToString::to_string),
+            protocol: session.offer.protocol().as_str(),
+            role: session.offer.role.map(Role::as_str),
             origin: session.offer.origin.id.0.to_string(),
             media: session.media.to_string(),
             source: session.source.to_string(),

@@ -72,6 +72,7 @@ impl ControlLoop {
             rests: self.proxy.rests(now.0).collect(),
             next_session: self.proxy.next_session(),
             known: Known::default(),
+            cookies: Some(self.executor.relay().cookie_key()),
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::{
     Attachment, Datapath, Direction, Engine, Escalation, FlowCounters, FlowId, FlowSpec, InstallError,
-    NextHopId,
+    NextHopId, Protocol,
     kernel::{XdpVetoes, features::xdp_features},
     next_hops::{Changed, Key, Manner, NextHops, View},
 };
@@ -415,6 +415,7 @@ impl Installer {
 
 /// Both ends of a flow, of one family.
 struct Ends {
+    protocol: Protocol,
     client: SocketAddr,
     service: SocketAddr,
     source: SocketAddr,
@@ -424,13 +425,14 @@ struct Ends {
 impl Ends {
     fn of(request: &FlowRequest) -> Result<Self, RelayReason> {
         let (client, service) = (request.tuple.client, request.tuple.local);
-        let ends = Self { client, service, source: request.source, origin: request.origin };
+        let FlowRequest { protocol, source, origin, .. } = *request;
+        let ends = Self { protocol, client, service, source, origin };
         if client.is_ipv4() == ends.origin.is_ipv4() { Ok(ends) } else { Err(RelayReason::AddressFamily) }
     }
 
     fn spec(&self, to_origin: NextHopId, to_client: NextHopId) -> FlowSpec {
-        let Self { client, service, source, origin } = *self;
-        FlowSpec { client, service, source, origin, to_origin, to_client }
+        let Self { protocol, client, service, source, origin } = *self;
+        FlowSpec { protocol, client, service, source, origin, to_origin, to_client }
     }
 
     /// Ours with the origin, and the client's with us.

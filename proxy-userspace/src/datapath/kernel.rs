@@ -61,7 +61,7 @@ use self::{
 };
 use super::{
     Arrival, AttachError, Attachment, Datapath, Direction, Egress, Engine, Escalation, FlowCounters, FlowId,
-    FlowSpec, InstallError, NextHopId, NextHopSpec,
+    FlowSpec, InstallError, NextHopId, NextHopSpec, Protocol,
 };
 
 /// The eBPF object this build carries; empty if it was built with `AYA_BUILD_SKIP`.
@@ -396,14 +396,14 @@ impl Datapath for KernelDatapath {
         });
     }
 
-    fn bind(&mut self, client: SocketAddr, service: SocketAddr) {
+    fn bind(&mut self, client: SocketAddr, service: SocketAddr, protocol: Protocol) {
         let bound = by_family!(self.tables, client, |flows, Family| {
             Family::endpoints(client, service)
                 .ok_or(InstallError::MixedFamilies)
                 .and_then(|key| flows.bind(key))
         });
         self.claim_tuple(client, service);
-        self.guests.bound((client, service), bound.is_ok(), &mut self.tables);
+        self.guests.bound((client, service), protocol, bound.is_ok(), &mut self.tables);
     }
 
     fn unbind(&mut self, client: SocketAddr, service: SocketAddr) {

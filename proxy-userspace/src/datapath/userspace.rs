@@ -10,25 +10,30 @@ use std::{
     collections::HashMap,
     io,
     net::SocketAddr,
-    os::fd::OwnedFd,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
-use proxy_protocol::ice::{IcePwd, UfragPair};
+use proxy_protocol::{
+    ice::{IcePwd, UfragPair},
+    srt::CookieKey,
+};
 use tokio::sync::mpsc;
 
+use super::Protocol;
 use crate::{
-    net::{handover::Role, udp::UdpSocket},
+    net::udp::UdpSocket,
     proxy::{Activity, Event, ForwardCheck},
-    session::{SessionId, Tuple},
+    session::{SessionId, Srt, Tuple},
 };
 
+mod calls;
 mod counters;
 mod errors;
 mod gate;
+mod life;
 mod long;
 mod outbox;
 mod peer;
@@ -39,16 +44,19 @@ mod sockets;
 mod table;
 mod worker;
 
+use calls::Calls;
+pub use calls::{Call, News, Switchboard};
 use counters::Counters;
 pub use counters::RelayTotals;
 use errors::Errors;
-pub use gate::{Gate, Stranger};
+use gate::Strays;
+pub use gate::{Gate, Stranger, Stray};
 use long::LongDatagrams;
-use peer::{Peer, SourceSocket};
+use peer::{Caller, Identity, Peer, SourceSocket};
 pub use placement::Placement;
 pub use sockets::Sockets;
 use table::Table;
-use worker::Worker;
+use worker::{Listener, Worker};
 
 /// What all workers and the control plane share.
 struct Shared {
@@ -58,6 +66,9 @@ struct Shared {
     clock: Clock,
     events: mpsc::Sender<Event>,
     long: LongDatagrams,
+    /// Where requests of unknown users go, if anybody may know them.
+    strays: OnceLock<Strays>,
+    calls: Calls,
     /// Opened once and kept: the port must answer for stragglers of a session that ended.
     sources: Mutex<HashMap<SocketAddr, Arc<SourceSocket>>>,
 }
@@ -79,7 +90,8 @@ pub struct Relay {
     errors: Option<Arc<Errors>>,
     threads: Vec<JoinHandle<()>>,
     placement: Placement,
-    local: Vec<SocketAddr>,
+    /// The service addresses and what is spoken there.
+    local: Vec<(SocketAddr, Protocol)>,
 }
 
 impl std::fmt::Debug for Relay {
@@ -89,145 +101,38 @@ impl std::fmt::Debug for Relay {
 }
 
 impl Relay {
-    /// Binds every address of `listen` once per worker and starts the threads, placed as told.
-    ///
-    /// A host without IPv6 serves IPv4 alone.
-    pub fn start(
-        listen: &[SocketAddr],
-        workers: usize,
-        placement: &Placement,
-        events: mpsc::Sender<Event>,
-    ) -> io::Result<Self> {
-        let mut relay = Self::placed(Sockets::bind(listen, workers)?, placement.clone(), events)?;
-        relay.resume()?;
-        Ok(relay)
-    }
-
-    /// Makes a relay, placed as suits the host, that reads nothing and takes nothing from another process that reads the
-    /// same sockets before [`Self::resume`].
-    pub fn new(sockets: Sockets, events: mpsc::Sender<Event>) -> io::Result<Self> {
-        let placement = Placement::of_host(sockets.listeners.len());
-        Self::placed(sockets, placement, events)
-    }
-
-    fn placed(sockets: Sockets, placement: Placement, events: mpsc::Sender<Event>) -> io::Result<Self> {
-        let Sockets { local, listeners, sources } = sockets;
-        let shared = Arc::new(Shared {
-            table: Table::default(),
-            counters: Counters::default(),
-            clock: Clock(Instant::now()),
-            events,
-            long: LongDatagrams::new()?,
-            sources: Mutex::default(),
-        });
-        let workers = listeners
-            .into_iter()
-            .map(|sockets| Worker::new(sockets, Arc::clone(&shared)).map(Arc::new))
-            .collect::<io::Result<Vec<_>>>()?;
-        let threads = Vec::new();
-        let errors = open_errors(&shared);
-        let relay = Self { shared, workers, errors, threads, placement, local };
-        sources.into_iter().try_for_each(|socket| relay.keep_source(socket).map(drop))?;
-        Ok(relay)
-    }
-
-    /// Binds what is missing, says who gets what, and starts the threads, unless they run.
-    pub fn resume(&mut self) -> io::Result<()> {
-        if !self.threads.is_empty() {
-            return Ok(());
-        }
-        self.complete()?;
-        let placement = self.steer();
-        let started = self.start_threads(&placement);
-        if started.is_err() {
-            self.pause();
-        }
-        started
-    }
-
-    /// Binds for every worker that has no socket on one of the service addresses: from then on it gets its share.
-    fn complete(&mut self) -> io::Result<()> {
-        for address in &self.local {
-            let lacks =
-                |worker: &Worker| worker.listeners().iter().all(|socket| socket.local_addr() != *address);
-            for worker in self.workers.iter_mut().filter(|worker| lacks(worker)) {
-                let worker = Arc::get_mut(worker).expect("no thread has it while none runs");
-                worker.listen(UdpSocket::bind(*address, true)?)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Steers every address as placed, or by the hash for all, which is never wrong. Sockets of an earlier process may
-    /// be steered otherwise.
-    fn steer(&self) -> Placement {
-        let listeners = self.workers.first().map(|worker| worker.listeners()).unwrap_or_default();
-        if let Placement::ByCpu(sets) = &self.placement
-            && sets.len() == self.workers.len()
-        {
-            let workers = u32::try_from(sets.len()).unwrap_or(u32::MAX);
-            match listeners.iter().try_for_each(|listener| listener.steer_by_cpu(workers)) {
-                Ok(()) => return self.placement.clone(),
-                Err(error) => tracing::info!(%error, "the kernel steers by hash alone"),
-            }
-        }
-        if let Err(error) = listeners.iter().try_for_each(UdpSocket::steer_by_hash) {
-            tracing::info!(%error, "datagrams stay with the workers that an earlier process chose");
-        }
-        Placement::ByHash
-    }
-
-    fn start_threads(&mut self, placement: &Placement) -> io::Result<()> {
-        for (index, worker) in self.workers.iter().enumerate() {
-            worker.rearm();
-            self.threads.push(spawn(index, worker, placement.clone())?);
-        }
-        if let Some(errors) = self.errors.clone() {
-            errors.rearm();
-            let thread = std::thread::Builder::new().name("relay-icmp".into());
-            self.threads.push(thread.spawn(move || errors.run())?);
-        }
-        Ok(())
-    }
-
-    /// Ends the threads; what arrives waits in the sockets.
-    pub fn pause(&mut self) {
-        for worker in &self.workers {
-            worker.stop();
-        }
-        if let Some(errors) = &self.errors {
-            errors.stop();
-        }
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a relay worker panicked");
-            }
-        }
-    }
-
-    /// Second descriptors of every socket, for the next process.
-    pub fn share(&self) -> io::Result<Vec<(Role, OwnedFd)>> {
-        let mut shared = Vec::new();
-        for (worker, sockets) in self.workers.iter().enumerate() {
-            for socket in sockets.listeners() {
-                let worker = u16::try_from(worker).map_err(|_| io::ErrorKind::InvalidInput)?;
-                shared.push((Role::Media { worker, address: socket.local_addr() }, socket.share()?));
-            }
-        }
-        for (address, source) in self.shared.sources.lock().iter() {
-            shared.push((Role::Source(*address), source.socket.share()?));
-        }
-        Ok(shared)
-    }
-
     /// What tells sessions from strangers, for other transports.
     pub fn gate(&self) -> Gate {
         Gate(Arc::clone(&self.shared))
     }
 
-    /// The service addresses, with the port the system chose if it was asked to.
-    pub fn local_addrs(&self) -> &[SocketAddr] {
-        &self.local
+    /// What calls by SRT need.
+    pub fn switchboard(&self) -> Switchboard {
+        Switchboard(Arc::clone(&self.shared))
+    }
+
+    /// The key of the cookies that SRT callers get.
+    pub fn cookie_key(&self) -> CookieKey {
+        self.shared.calls.key().clone()
+    }
+
+    /// Goes on with the cookies of another process.
+    pub fn set_cookie_key(&self, key: CookieKey) {
+        self.shared.calls.set_key(key);
+    }
+
+    /// The addresses of WebRTC, with the port the system chose if it was asked to.
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.addresses_of(Protocol::WebRtc)
+    }
+
+    /// The addresses of SRT.
+    pub fn srt_addrs(&self) -> Vec<SocketAddr> {
+        self.addresses_of(Protocol::Srt)
+    }
+
+    fn addresses_of(&self, wanted: Protocol) -> Vec<SocketAddr> {
+        self.local.iter().filter(|(_, protocol)| *protocol == wanted).map(|(address, _)| *address).collect()
     }
 
     /// Opens the source socket and makes the session known by its USERNAME.
@@ -239,10 +144,33 @@ impl Relay {
         origin: SocketAddr,
         source: SocketAddr,
     ) -> io::Result<()> {
+        self.insert(session, Identity::WebRtc(ufrags.clone(), pwd.clone()), origin, source)
+    }
+
+    /// Opens the source socket for somebody who called. What the origin says until it has answered goes to who calls it.
+    pub fn admit_call(
+        &self,
+        session: SessionId,
+        srt: &Srt,
+        origin: SocketAddr,
+        source: SocketAddr,
+    ) -> io::Result<()> {
+        let Srt { tuple, caller, cookie, answer, .. } = srt;
+        let voice = self.shared.calls.voice(tuple);
+        let caller = Caller::new((*tuple, *caller, *cookie), answer.clone(), voice);
+        self.insert(session, Identity::Srt(caller), origin, source)
+    }
+
+    fn insert(
+        &self,
+        session: SessionId,
+        identity: Identity,
+        origin: SocketAddr,
+        source: SocketAddr,
+    ) -> io::Result<()> {
         let source = self.source(source)?;
         let now = self.shared.clock.now_ms();
-        let peer = Peer::new(session, ufrags.clone(), pwd.clone(), origin, source, now);
-        self.shared.table.insert(Arc::new(peer));
+        self.shared.table.insert(Arc::new(Peer::new(session, identity, origin, source, now)));
         Ok(())
     }
 
@@ -318,26 +246,6 @@ impl Drop for Relay {
     fn drop(&mut self) {
         self.pause();
         self.shared.sources.lock().values().for_each(|source| source.clear());
-    }
-}
-
-fn spawn(index: usize, worker: &Arc<Worker>, placement: Placement) -> io::Result<JoinHandle<()>> {
-    let worker = Arc::clone(worker);
-    std::thread::Builder::new().name(format!("relay-{index}")).spawn(move || {
-        if let Err(error) = placement.settle(index) {
-            tracing::warn!(%error, index, "a relay worker runs on any CPU");
-        }
-        worker.run();
-    })
-}
-
-fn open_errors(shared: &Arc<Shared>) -> Option<Arc<Errors>> {
-    match Errors::open(Arc::clone(shared)) {
-        Ok(errors) => Some(Arc::new(errors)),
-        Err(error) => {
-            tracing::warn!(%error, "ICMP errors are not passed on between clients and origins (needs CAP_NET_RAW)");
-            None
-        }
     }
 }
 

@@ -24,8 +24,8 @@ pub struct Carriage {
     pub endpoint: SocketAddr,
     /// Whose that is.
     pub origin: OriginId,
-    /// The stream.
-    pub stream: StreamKey,
+    /// The stream, if it is known.
+    pub stream: Option<StreamKey>,
     /// Resolves when the session ends; the connection is to be closed then.
     pub ended: oneshot::Receiver<()>,
 }

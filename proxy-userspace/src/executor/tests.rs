@@ -37,6 +37,7 @@ impl Rig {
             max_sessions: 8,
             connect_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(30),
+            srt_idle_timeout: Duration::from_secs(15),
             orphan_timeout: Duration::from_secs(600),
             relay_only: Some(RelayReason::NoEngine),
         };

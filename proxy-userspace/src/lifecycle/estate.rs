@@ -7,6 +7,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use proxy_protocol::srt::CookieKey;
+
 use crate::{
     codec::{DecodeError, Decoder, Encoder},
     origin::{Known, OriginId},
@@ -18,7 +20,7 @@ use crate::{
     },
 };
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// Everything that is in no kernel table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,6 +33,8 @@ pub struct Estate {
     pub next_session: u64,
     /// Origins and picks.
     pub known: Known,
+    /// The key of the cookies that SRT callers have.
+    pub cookies: Option<CookieKey>,
 }
 
 impl Estate {
@@ -66,6 +70,7 @@ impl Estate {
             out.u64(u64::try_from(rest.left.as_millis()).unwrap_or(u64::MAX));
         });
         encode_known(&mut out, &self.known);
+        out.option(self.cookies.as_ref(), |out, key| out.bytes(key.expose()));
         out.into_bytes()
     }
 
@@ -84,6 +89,7 @@ impl Estate {
                 })
             })?,
             known: decode_known(&mut from)?,
+            cookies: from.option(decode_key)?,
         };
         from.finish()?;
         Ok(estate)
@@ -119,7 +125,9 @@ fn known_from(sessions: &[(SessionId, Record)]) -> Known {
         if !known.origins.iter().any(|other| other.id == origin.id) {
             known.origins.push(Arc::clone(origin));
         }
-        known.picks.push((record.offer.stream.clone(), origin.id.clone()));
+        if let Some(stream) = &record.offer.stream {
+            known.picks.push((stream.clone(), origin.id.clone()));
+        }
     }
     known
 }
@@ -137,6 +145,11 @@ fn decode_known(from: &mut Decoder<'_>) -> Result<Known, DecodeError> {
         origins: from.list(|from| decode_origin(from).map(Arc::new))?,
         picks: from.list(|from| Ok((from.parsed("stream")?, OriginId(from.text()?.into()))))?,
     })
+}
+
+fn decode_key(from: &mut Decoder<'_>) -> Result<CookieKey, DecodeError> {
+    let secret = from.bytes()?.try_into().map_err(|_| DecodeError::Invalid("key of cookies"))?;
+    Ok(CookieKey::new(secret))
 }
 
 #[cfg(test)]
@@ -166,7 +179,13 @@ mod tests {
             left: Duration::from_secs(12),
         };
         let known = known_from(&sessions);
-        Estate { sessions, rests: vec![rest], next_session: 12, known }
+        Estate {
+            sessions,
+            rests: vec![rest],
+            next_session: 12,
+            known,
+            cookies: Some(CookieKey::new([7; 32])),
+        }
     }
 
     #[test]
@@ -189,7 +208,7 @@ mod tests {
     fn records_alone_tell_sessions_origins_and_picks() {
         let records = example().sessions.iter().map(|(id, r)| (*id, r.encode().unwrap())).collect();
         let estate = Estate::from_records(records);
-        assert_eq!(estate, Estate { rests: vec![], next_session: 10, ..example() });
+        assert_eq!(estate, Estate { rests: vec![], next_session: 10, cookies: None, ..example() });
         assert_eq!((estate.known.origins.len(), estate.known.picks.len()), (1, 2));
     }
 

@@ -8,7 +8,7 @@ use crate::{
     api::Server,
     config::{Config, Listen},
     net::tcp::{Acceptor, Dialer, Listeners},
-    origin::{Origin, memory::MemoryRegistry},
+    origin::{Origin, balance::Terms, memory::MemoryRegistry},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -35,8 +35,8 @@ async fn rig(variables: &[(&str, &str)]) -> Rig {
 async fn rig_with(origin: TcpListener, variables: &[(&str, &str)]) -> Rig {
     let unprobed = [("PROXY_ORIGIN_PROBE_INTERVAL", "0s")];
     let config = Config::from_variables(variables.iter().chain(&unprobed).copied()).unwrap();
-    let (registry, _events) = MemoryRegistry::new(config.origins);
-    registry.register(an_origin(origin.local_addr().unwrap())).await.unwrap();
+    let (registry, _events) = MemoryRegistry::new(config.origins, config.balancing.clone());
+    registry.register(an_origin(origin.local_addr().unwrap()), Terms::default()).await.unwrap();
     let connections = Arc::new(Connections::default());
     let live = Live {
         origins: Connector {

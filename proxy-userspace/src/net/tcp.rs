@@ -45,6 +45,11 @@ impl Listeners {
         Self::inherit(listen, Vec::new())
     }
 
+    /// Stops listening.
+    pub fn close(&mut self) {
+        self.0.clear();
+    }
+
     /// As [`Self::bind`], but goes on with listeners of an earlier process wherever the addresses agree.
     pub fn inherit(listen: Listen, inherited: Vec<OwnedFd>) -> io::Result<Self> {
         let mut listeners = inherited.into_iter().map(adopt).collect::<io::Result<Vec<_>>>()?;

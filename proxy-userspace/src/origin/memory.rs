@@ -1,6 +1,7 @@
 //! The registry of a proxy that stands alone: [`Origins`] behind a lock, driven by one task.
 
 use std::{
+    collections::HashMap,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -13,14 +14,18 @@ use tokio::{
     task::JoinSet,
     time::{self, timeout},
 };
+use tracing::info;
 
 use super::{
     Known, Origin, OriginEvent, OriginId, OriginStatus, PickError, Registry,
+    balance::Terms,
     probe::Probe,
     registry::{Lease, Origins, Refusal},
 };
-use crate::config;
+use crate::config::{self, Balancing};
 
+/// How long a probe that is due may take to begin.
+const PROBE_START: Duration = Duration::from_millis(250);
 /// How often expiry is looked for when no probe is due earlier.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -38,9 +43,12 @@ pub struct MemoryRegistry {
 
 impl MemoryRegistry {
     /// An empty registry, and what happens to its origins; [`Self::watch`] has to run beside it.
-    pub fn new(settings: config::Origins) -> (Arc<Self>, mpsc::UnboundedReceiver<OriginEvent>) {
+    pub fn new(
+        settings: config::Origins,
+        balancing: Balancing,
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<OriginEvent>) {
         let (events, receiver) = mpsc::unbounded_channel();
-        let origins = Mutex::new(Origins::new(settings));
+        let origins = Mutex::new(Origins::new(settings, balancing));
         let registry =
             Self { settings, origins, events, due: Notify::new(), verdicts: watch::Sender::new(()) };
         (Arc::new(registry), receiver)
@@ -59,12 +67,12 @@ impl MemoryRegistry {
         self.origins.lock().known(now())
     }
 
-    /// Registers an origin that needs no heartbeats. One that was taken over keeps its id, which its sessions know.
-    pub fn register_static(&self, mut origin: Origin) -> Result<(), PickError> {
-        if let Some(id) = self.origins.lock().same_but_for_id(&origin) {
-            origin.id = id;
-        }
-        self.record(origin, Lease::Static)
+    /// Registers an origin that needs no heartbeats.
+    ///
+    /// # Errors
+    /// When there are as many origins as there may be.
+    pub fn register_static(&self, origin: Origin) -> Result<(), PickError> {
+        self.record(origin, Terms::default(), Lease::Static)
     }
 
     /// Probes and expires origins for as long as the future is polled.
@@ -102,9 +110,9 @@ impl MemoryRegistry {
         self.verdicts.send_replace(());
     }
 
-    fn record(&self, origin: Origin, lease: Lease) -> Result<(), PickError> {
+    pub(super) fn record(&self, origin: Origin, terms: Terms, lease: Lease) -> Result<(), PickError> {
         let mut origins = self.origins.lock();
-        let recorded = origins.heartbeat(origin, lease, now());
+        let recorded = origins.heartbeat(origin, terms, lease, now());
         self.publish(recorded.map_err(|full| PickError::Unavailable(full.to_string()))?);
         self.due.notify_one();
         Ok(())
@@ -118,31 +126,70 @@ impl MemoryRegistry {
         }
     }
 
-    /// Waits while an origin that might take the stream is being probed.
-    async fn pick_decided(&self, stream: &StreamKey) -> Result<Arc<Origin>, Refusal> {
-        let mut verdicts = self.verdicts.subscribe();
-        loop {
-            let picked = self.origins.lock().pick(stream, now(), &mut rand::rng());
-            if picked != Err(Refusal::Undecided) {
-                return picked;
+    /// Asks again while an origin that might change the answer is being probed.
+    pub(super) async fn decide<T>(
+        &self,
+        ask: impl Fn(&mut Origins) -> Result<T, Refusal> + Send,
+    ) -> Result<T, Refusal> {
+        let decided = async {
+            let mut verdicts = self.verdicts.subscribe();
+            loop {
+                match ask(&mut self.origins.lock()) {
+                    Err(Refusal::Undecided) => {}
+                    decided => return decided,
+                }
+                verdicts.changed().await.expect("the sender lives in self");
             }
-            verdicts.changed().await.expect("the sender lives in self");
+        };
+        // A probe that was due began at once.
+        let longest = self.settings.probe_timeout + PROBE_START;
+        timeout(longest, decided).await.unwrap_or(Err(Refusal::NoOrigin))
+    }
+
+    /// Looks at the origins, or changes what nobody has to be told of.
+    pub(super) fn with<T>(&self, look: impl FnOnce(&mut Origins) -> T) -> T {
+        look(&mut self.origins.lock())
+    }
+
+    /// Tells of what happened elsewhere.
+    pub(super) fn tell(&self, event: OriginEvent) {
+        let _origins = self.origins.lock();
+        self.publish([event]);
+    }
+
+    pub(super) fn move_to(&self, stream: &StreamKey, origin: &OriginId) {
+        let mut origins = self.origins.lock();
+        if origins.move_to(stream, origin, now()) {
+            info!(%stream, %origin, "stream follows its publisher");
+            self.publish([OriginEvent::Moved { stream: stream.clone(), to: origin.clone() }]);
+        }
+    }
+}
+
+impl Refusal {
+    pub(super) fn of(self, stream: &StreamKey) -> PickError {
+        match self {
+            Self::Undecided | Self::NoOrigin => PickError::NoOrigin(stream.clone()),
+            Self::Draining | Self::NoRoom => PickError::NotTaken { stream: stream.clone(), reason: self },
+            Self::Full => PickError::Unavailable(self.to_string()),
         }
     }
 }
 
 #[async_trait::async_trait]
 impl Registry for MemoryRegistry {
-    async fn register(&self, origin: Origin) -> Result<(), PickError> {
-        self.record(origin, Lease::Heartbeat)
+    async fn register(&self, origin: Origin, terms: Terms) -> Result<(), PickError> {
+        self.record(origin, terms, Lease::Heartbeat)
     }
 
     async fn pick(&self, stream: &StreamKey) -> Result<Arc<Origin>, PickError> {
-        let picked = timeout(self.settings.probe_timeout, self.pick_decided(stream)).await;
-        picked.unwrap_or(Err(Refusal::NoOrigin)).map_err(|refusal| match refusal {
-            Refusal::Undecided | Refusal::NoOrigin => PickError::NoOrigin(stream.clone()),
-            Refusal::Full => PickError::Unavailable(refusal.to_string()),
-        })
+        self.decide(|origins| origins.pick(stream, now(), &mut rand::rng()))
+            .await
+            .map_err(|refusal| refusal.of(stream))
+    }
+
+    async fn published(&self, stream: &StreamKey, origin: &OriginId) {
+        self.move_to(stream, origin);
     }
 
     async fn picked(&self, stream: &StreamKey) -> Option<Arc<Origin>> {
@@ -157,13 +204,27 @@ impl Registry for MemoryRegistry {
         self.origins.lock().at_rtmp(address)
     }
 
-    async fn refresh(&self, stream: &StreamKey) {
-        self.origins.lock().refresh(stream, now());
+    async fn refresh(&self, streams: Vec<StreamKey>) {
+        let mut origins = self.origins.lock();
+        streams.iter().for_each(|stream| origins.refresh(stream, now()));
+    }
+
+    async fn carry(&self, sessions: HashMap<OriginId, u64>) {
+        self.origins.lock().carry(&sessions);
     }
 
     async fn report_failure(&self, origin: &OriginId) {
         self.origins.lock().report_failure(origin, now());
         self.due.notify_one();
+    }
+
+    async fn drain(&self, name: &str, on: bool) -> Result<Vec<OriginId>, PickError> {
+        let mut origins = self.origins.lock();
+        let named = origins.named(name);
+        named.iter().for_each(|id| {
+            origins.drain(id, on);
+        });
+        Ok(named)
     }
 
     async fn list(&self) -> Vec<OriginStatus> {
@@ -172,7 +233,7 @@ impl Registry for MemoryRegistry {
 }
 
 /// The runtime's clock, which tests may stop.
-fn now() -> Instant {
+pub(super) fn now() -> Instant {
     time::Instant::now().into_std()
 }
 
@@ -237,7 +298,7 @@ mod tests {
     }
 
     fn rig() -> Rig {
-        let (registry, events) = MemoryRegistry::new(SETTINGS);
+        let (registry, events) = MemoryRegistry::new(SETTINGS, Balancing::default());
         let probe = Arc::new(Scripted::default());
         let mut watch = JoinSet::new();
         watch.spawn(registry.clone().watch(probe.clone()));
@@ -247,7 +308,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_pick_waits_for_the_first_probe() {
         let mut rig = rig();
-        rig.registry.register(origin()).await.unwrap();
+        rig.registry.register(origin(), Terms::default()).await.unwrap();
         let asked_at = time::Instant::now();
         assert_eq!(*rig.registry.pick(&stream()).await.unwrap(), origin());
         assert_eq!(asked_at.elapsed().as_millis() / 100, 1, "as long as the probe takes");
@@ -263,7 +324,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn probes_make_an_origin_go_down_and_come_back() {
         let mut rig = rig();
-        rig.registry.register(origin()).await.unwrap();
+        rig.registry.register(origin(), Terms::default()).await.unwrap();
         assert!(matches!(rig.events.recv().await, Some(OriginEvent::Up(_))));
         rig.probe.fails.store(true, Ordering::Relaxed);
         assert_eq!(rig.events.recv().await, Some(OriginEvent::Down(origin().id)));
@@ -276,7 +337,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_reported_failure_is_probed_at_once() {
         let mut rig = rig();
-        rig.registry.register(origin()).await.unwrap();
+        rig.registry.register(origin(), Terms::default()).await.unwrap();
         rig.events.recv().await.unwrap();
         let asked = rig.probe.asked.load(Ordering::Relaxed);
         rig.registry.report_failure(&origin().id).await;

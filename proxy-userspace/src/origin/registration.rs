@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Origin, OriginId,
+    balance::Terms,
     endpoint::{Endpoint, EndpointError, Transport},
 };
 use crate::config;
@@ -18,6 +19,8 @@ use crate::config;
 pub struct Registration {
     /// The `ip` member: an address or a host name.
     pub host: String,
+    /// The members `weight` and `capacity`, which SRS does not send: whoever registers in its place may.
+    pub terms: Terms,
     id: OriginId,
     server: String,
     device_id: String,
@@ -81,16 +84,15 @@ impl Registration {
         Self::from_members(&members)
     }
 
-    /// The origin of `PROXY_DEFAULT_BACKEND_*`, whose run is the proxy's own.
-    pub fn from_default_backend(
-        backend: &config::DefaultBackend,
-        pid: u32,
-    ) -> Result<Self, RegistrationError> {
+    /// The origin of `PROXY_DEFAULT_BACKEND_*`. What it is named by is what every process says that is configured alike: sessions
+    /// know it by that name, and so do streams in Redis.
+    pub fn from_default_backend(backend: &config::DefaultBackend) -> Result<Self, RegistrationError> {
         let read =
             |member, text: &Option<String>| text.as_deref().map(|text| endpoint(member, text)).transpose();
         Ok(Self {
             host: backend.ip.clone(),
-            id: OriginId::new(DEFAULT_BACKEND, "static", &pid.to_string()),
+            terms: Terms::default(),
+            id: OriginId::new(DEFAULT_BACKEND, &backend.ip, &backend.rtmp),
             server: DEFAULT_BACKEND.into(),
             device_id: DEFAULT_BACKEND.into(),
             rtmp: Some(endpoint("rtmp", &backend.rtmp)?),
@@ -129,6 +131,7 @@ impl Registration {
         let pid = required(members, "pid")?;
         Ok(Self {
             host: host.into(),
+            terms: terms(members)?,
             id: OriginId::new(server, service, pid),
             server: server.into(),
             device_id: text(members, "device_id")?.into(),
@@ -161,6 +164,19 @@ fn required<'a>(members: &'a Map<String, Value>, member: &'static str) -> Result
         "" => Err(RegistrationError::Empty(member)),
         text => Ok(text),
     }
+}
+
+fn terms(members: &Map<String, Value>) -> Result<Terms, RegistrationError> {
+    let number = |member| match members.get(member) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => {
+            let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
+            let read = number.filter(|number| (1..=Terms::MAX).contains(number));
+            let expected = "a whole number within 1 and 1000000";
+            read.map(Some).ok_or(RegistrationError::WrongType { member, expected })
+        }
+    };
+    Ok(Terms { weight: number("weight")?.unwrap_or(1), capacity: number("capacity")? })
 }
 
 fn text<'a>(members: &'a Map<String, Value>, member: &'static str) -> Result<&'a str, RegistrationError> {
@@ -253,6 +269,18 @@ mod tests {
     }
 
     #[test]
+    fn reads_what_an_origin_is_to_take() {
+        let terms = |value: &Value| parse(value).unwrap().terms;
+        assert_eq!(terms(&heartbeat()), Terms::default());
+        assert_eq!(terms(&with("weight", json!(3))), Terms { weight: 3, capacity: None });
+        assert_eq!(terms(&with("capacity", json!(300))), Terms { weight: 1, capacity: Some(300) });
+        for wrong in [json!(0), json!(-1), json!(1.5), json!("3"), json!(1_000_001)] {
+            refuses(&with("weight", wrong.clone()), "`weight` of the heartbeat is not a whole number");
+            refuses(&with("capacity", wrong), "`capacity` of the heartbeat is not a whole number");
+        }
+    }
+
+    #[test]
     fn only_rtmp_is_needed_of_the_lists() {
         let bare = json!({"ip": "origin.local", "server": "s", "service": "v", "pid": "1", "rtmp": ["1935"]});
         let origin = parse(&bare).unwrap().into_origin("::1".parse().unwrap());
@@ -321,9 +349,8 @@ mod tests {
             rtc: Some("udp://8000".into()),
             srt: Some("10080".into()),
         };
-        let origin = Registration::from_default_backend(&backend, 7)
-            .unwrap()
-            .into_origin("127.0.0.1".parse().unwrap());
+        let origin =
+            Registration::from_default_backend(&backend).unwrap().into_origin("127.0.0.1".parse().unwrap());
         assert_eq!(origin.rtc, Some("127.0.0.1:8000".parse().unwrap()));
         assert_eq!(origin.http, None);
     }

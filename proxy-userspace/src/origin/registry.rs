@@ -12,24 +12,29 @@
 //! ```
 //!
 //! A suspect takes no new stream but keeps what it has: one refused connection must not end every session of an
-//! origin. Going down does, so it takes silence or repeated failed probes.
+//! origin. Going down does, so it takes silence or repeated failed probes. An origin that drains is in one of these states
+//! too: it takes no new stream either, for as long as the operator says.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Instant,
 };
 
 use proxy_protocol::stream_url::StreamKey;
-use rand::Rng;
 use tracing::{info, warn};
 
-use self::entry::{DownReason, Entry, State};
-use super::{Known, Origin, OriginEvent, OriginId, OriginStatus, probe::ProbeError};
-use crate::config;
+pub use self::picks::Settled;
+use self::{
+    entry::{DownReason, Entry, State},
+    picks::Pick,
+};
+use super::{Known, Origin, OriginEvent, OriginId, OriginStatus, balance::Terms, probe::ProbeError};
+use crate::config::{self, Balancing};
 
 mod entry;
+mod picks;
 
 /// Origins kept at most: registration may be open to everybody.
 const MAX_ORIGINS: usize = 4096;
@@ -40,6 +45,7 @@ const MAX_PICKS: usize = 1 << 18;
 #[derive(Debug)]
 pub struct Origins {
     settings: config::Origins,
+    balancing: Balancing,
     entries: BTreeMap<OriginId, Entry>,
     picks: HashMap<StreamKey, Pick>,
     replaced: HashMap<OriginId, Instant>,
@@ -63,21 +69,22 @@ pub enum Refusal {
     /// No origin is up.
     #[error("no origin is up")]
     NoOrigin,
+    /// Those that are up drain.
+    #[error("every origin drains")]
+    Draining,
+    /// Those that are up have as many sessions as they may.
+    #[error("every origin is at its capacity")]
+    NoRoom,
     /// A table holds as much as it may.
     #[error("registry is full")]
     Full,
 }
 
-#[derive(Debug)]
-struct Pick {
-    origin: OriginId,
-    expires: Instant,
-}
-
 impl Origins {
     /// Knows no origin.
-    pub fn new(settings: config::Origins) -> Self {
-        Self { settings, entries: BTreeMap::new(), picks: HashMap::new(), replaced: HashMap::new() }
+    pub fn new(settings: config::Origins, balancing: Balancing) -> Self {
+        let (entries, picks, replaced) = Default::default();
+        Self { settings, balancing, entries, picks, replaced }
     }
 
     /// Records that `origin` told it is there.
@@ -86,20 +93,22 @@ impl Origins {
     pub fn heartbeat(
         &mut self,
         origin: Origin,
+        registered: Terms,
         lease: Lease,
         now: Instant,
     ) -> Result<Vec<OriginEvent>, Refusal> {
+        let terms = self.balancing.terms(&origin, registered);
         if let Some(entry) = self.entries.get_mut(&origin.id)
             && *entry.origin == origin
         {
-            entry.lease = lease;
+            (entry.lease, entry.terms) = (lease, terms);
             return Ok(entry.renew(&self.settings, now).into_iter().collect());
         }
         let mut events = self.replace_earlier_runs(&origin, now);
         if self.entries.len() >= MAX_ORIGINS {
             return Err(Refusal::Full);
         }
-        let mut entry = Entry::new(origin, lease, now);
+        let mut entry = Entry::new(origin, terms, lease, now);
         entry.log_registration();
         events.extend(entry.renew(&self.settings, now));
         self.entries.insert(entry.origin.id.clone(), entry);
@@ -112,7 +121,8 @@ impl Origins {
         let mut events = Vec::new();
         for origin in known.origins {
             if self.entries.len() < MAX_ORIGINS && !self.entries.contains_key(&origin.id) {
-                let mut entry = Entry::new(Origin::clone(&origin), Lease::Heartbeat, now);
+                let terms = self.balancing.terms(&origin, Terms::default());
+                let mut entry = Entry::new(Origin::clone(&origin), terms, Lease::Heartbeat, now);
                 events.extend(entry.enter(State::Up));
                 self.entries.insert(origin.id.clone(), entry);
             }
@@ -123,7 +133,8 @@ impl Origins {
                 && let Some(entry) = self.entries.get(&id)
             {
                 let origin = Arc::clone(&entry.origin);
-                self.assign(&stream, &origin, now);
+                // There is room: it was looked for.
+                let _kept = self.assign(&stream, &origin, now);
             }
         }
         events
@@ -138,40 +149,6 @@ impl Origins {
         }
     }
 
-    /// The id under which an origin is known that is the same but for its id.
-    pub fn same_but_for_id(&self, origin: &Origin) -> Option<OriginId> {
-        let known = self.entries.values().map(|entry| &entry.origin);
-        let mut same = known.filter(|known| Origin { id: known.id.clone(), ..origin.clone() } == ***known);
-        same.next().map(|known| known.id.clone())
-    }
-
-    /// The origin of `stream`; one with the fewest streams if it has none that is up.
-    pub fn pick(
-        &mut self,
-        stream: &StreamKey,
-        now: Instant,
-        random: &mut impl Rng,
-    ) -> Result<Arc<Origin>, Refusal> {
-        if let Some(origin) = self.current(stream, now) {
-            self.refresh(stream, now);
-            return Ok(origin);
-        }
-        self.unpick(stream);
-        if self.picks.len() >= MAX_PICKS {
-            return Err(Refusal::Full);
-        }
-        let chosen = self.choose(random)?;
-        self.assign(stream, &chosen, now);
-        Ok(chosen)
-    }
-
-    /// The origin of `stream`, if it has one that serves what it has.
-    pub fn picked(&self, stream: &StreamKey, now: Instant) -> Option<Arc<Origin>> {
-        let pick = self.picks.get(stream).filter(|pick| now < pick.expires)?;
-        let entry = self.entries.get(&pick.origin).filter(|entry| entry.is_serving())?;
-        Some(Arc::clone(&entry.origin))
-    }
-
     /// The origins that serve what they have.
     pub fn serving(&self) -> impl Iterator<Item = &Arc<Origin>> {
         self.entries.values().filter(|entry| entry.is_serving()).map(|entry| &entry.origin)
@@ -182,10 +159,34 @@ impl Origins {
         self.serving().find(|origin| origin.rtmp == Some(address)).map(Arc::clone)
     }
 
-    /// Records that `stream` is in use.
-    pub fn refresh(&mut self, stream: &StreamKey, now: Instant) {
-        if let Some(pick) = self.picks.get_mut(stream) {
-            pick.expires = now + self.settings.pick_ttl;
+    /// An origin, if it is known.
+    pub fn origin(&self, id: &OriginId) -> Option<Arc<Origin>> {
+        self.entries.get(id).map(|entry| Arc::clone(&entry.origin))
+    }
+
+    /// The origins that `name` names: their id, server id, device id or address.
+    pub fn named(&self, name: &str) -> Vec<OriginId> {
+        let is_named = |origin: &Origin| {
+            [&*origin.id.0, &origin.server, &origin.device_id].contains(&name)
+                || name.parse::<IpAddr>().is_ok_and(|ip| origin.ip == ip)
+        };
+        self.entries.values().filter(|e| is_named(&e.origin)).map(|e| e.origin.id.clone()).collect()
+    }
+
+    /// Gives an origin no new stream, or takes that back; false if nothing changes.
+    pub fn drain(&mut self, id: &OriginId, on: bool) -> bool {
+        let Some(entry) = self.entries.get_mut(id).filter(|entry| entry.is_draining != on) else {
+            return false;
+        };
+        entry.is_draining = on;
+        info!(%id, device = %entry.origin.device_id, on, "origin drains");
+        true
+    }
+
+    /// Records how many sessions each origin has, of all proxies.
+    pub fn carry(&mut self, sessions: &HashMap<OriginId, u64>) {
+        for (id, entry) in &mut self.entries {
+            entry.sessions = sessions.get(id).copied().unwrap_or(0);
         }
     }
 
@@ -250,53 +251,6 @@ impl Origins {
         !self.settings.probe_interval.is_zero()
     }
 
-    fn current(&self, stream: &StreamKey, now: Instant) -> Option<Arc<Origin>> {
-        let pick = self.picks.get(stream).filter(|pick| now < pick.expires)?;
-        let entry = self.entries.get(&pick.origin).filter(|entry| entry.state == State::Up)?;
-        Some(entry.origin.clone())
-    }
-
-    fn choose(&self, random: &mut impl Rng) -> Result<Arc<Origin>, Refusal> {
-        let up = || self.entries.values().filter(|entry| entry.state == State::Up);
-        let Some(fewest) = up().map(|entry| entry.streams).min() else { return Err(self.why_none()) };
-        let least: Vec<_> = up().filter(|entry| entry.streams == fewest).collect();
-        let chosen = least.get(random.random_range(0..least.len())).expect("the range is that of the list");
-        Ok(chosen.origin.clone())
-    }
-
-    fn why_none(&self) -> Refusal {
-        let undecided = |entry: &Entry| matches!(entry.state, State::Probing | State::Suspect);
-        if self.is_probing() && self.entries.values().any(undecided) {
-            Refusal::Undecided
-        } else {
-            Refusal::NoOrigin
-        }
-    }
-
-    fn assign(&mut self, stream: &StreamKey, origin: &Origin, now: Instant) {
-        let pick = Pick { origin: origin.id.clone(), expires: now + self.settings.pick_ttl };
-        self.picks.insert(stream.clone(), pick);
-        if let Some(entry) = self.entries.get_mut(&origin.id) {
-            entry.streams += 1;
-        }
-    }
-
-    fn unpick(&mut self, stream: &StreamKey) {
-        if let Some(pick) = self.picks.remove(stream) {
-            release(&mut self.entries, &pick);
-        }
-    }
-
-    fn expire_picks(&mut self, now: Instant) {
-        self.picks.retain(|_, pick| {
-            let lives = now < pick.expires;
-            if !lives {
-                release(&mut self.entries, pick);
-            }
-            lives
-        });
-    }
-
     /// Removes the runs that `origin` follows.
     ///
     /// A run that was replaced and speaks again is no predecessor but a second server with the same id (the file that
@@ -327,12 +281,6 @@ impl Origins {
             self.picks.retain(|_, pick| gone.iter().all(|entry| entry.origin.id != pick.origin));
         }
         gone
-    }
-}
-
-fn release(entries: &mut BTreeMap<OriginId, Entry>, pick: &Pick) {
-    if let Some(entry) = entries.get_mut(&pick.origin) {
-        entry.streams = entry.streams.saturating_sub(1);
     }
 }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use proxy_protocol::ice::UfragPair;
 
 use crate::{
-    datapath::{Escalation, FlowId},
+    datapath::{Escalation, FlowId, Protocol},
     session::{
         SessionId, Tuple,
         tcp::{ConnectionId, TcpRefusal},
@@ -19,7 +19,8 @@ use crate::{
 /// What the executor is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Open the source socket (or say [`super::Event::SourceUnusable`]) and make the session known to the relay by USERNAME.
+    /// Open the source socket (or say [`super::Event::SourceUnusable`]) and make the session known to the relay: by
+    /// USERNAME, or as a call that is waiting for its origin.
     Admit {
         /// The session.
         session: SessionId,
@@ -128,8 +129,8 @@ pub enum Action {
     Retire {
         /// The session.
         session: SessionId,
-        /// Its USERNAME.
-        ufrags: UfragPair,
+        /// Its USERNAME, if it has one.
+        ufrags: Option<UfragPair>,
     },
 }
 
@@ -149,6 +150,8 @@ pub struct ForwardCheck {
 /// A flow the kernel should forward, before its next hops are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowRequest {
+    /// What it carries.
+    pub protocol: Protocol,
     /// The client's tuple as the socket sees it.
     pub tuple: Tuple,
     /// The device the client's packets come in by.
@@ -171,4 +174,7 @@ pub enum Refusal {
     /// A live session has the same USERNAME.
     #[error("another session has the same ufrag pair")]
     DuplicateUfrag,
+    /// The proxy is about to end.
+    #[error("the proxy is stopping")]
+    Stopping,
 }

@@ -11,7 +11,7 @@ use std::{
 
 use super::{Action, CLOSE_QUIET, Inheritance, InheritedFlow, Proxy};
 use crate::{
-    datapath::{Escalation, FlowCounters, FlowId},
+    datapath::{Escalation, FlowCounters, FlowId, Protocol},
     session::{
         EndReason, Live, MAX_BACKUPS, Offload, Proof, RelayReason, Session, SessionId, State, Tuple,
         record::{Path, Record},
@@ -26,7 +26,7 @@ pub(super) struct Orphan {
     session: SessionId,
     pub(super) flow: InheritedFlow,
     since: Instant,
-    /// A DTLS alert went by.
+    /// A DTLS alert or an SRT shutdown went by.
     closing: bool,
 }
 
@@ -98,7 +98,9 @@ impl Proxy {
         (now, age): (Instant, Duration),
         out: &mut Vec<Action>,
     ) -> bool {
-        let known = self.sessions.contains_key(&id) || self.by_ufrags.contains_key(&record.offer.ufrags);
+        let ufrags = record.offer.ufrags();
+        let known = self.sessions.contains_key(&id)
+            || ufrags.is_some_and(|ufrags| self.by_ufrags.contains_key(ufrags));
         if known || !self.ports.adopt(record.source, record.media) {
             tracing::warn!(session = id.0, source = %record.source, "two records claim the same");
             return false;
@@ -106,20 +108,23 @@ impl Proxy {
         let Record { offer, media, source, path, used_tcp, .. } = record;
         let client_ip = offer.client_ip;
         let born = now.checked_sub(age).unwrap_or(now);
-        let live = path.map(|path| self.adopt_path(id, path, flow, now, out));
+        let protocol = offer.protocol();
+        let live = path.map(|path| self.adopt_path(id, (protocol, path), flow, now, out));
         if live.is_none()
             && let Some(flow) = flow
         {
             out.push(Action::Remove { session: id, flow: flow.id });
         }
         let state = live.map_or(State::Waiting, |live| State::Live(Box::new(live)));
-        self.by_ufrags.insert(offer.ufrags.clone(), id);
+        if let Some(ufrags) = offer.ufrags() {
+            self.by_ufrags.insert(ufrags.clone(), id);
+        }
         // Its connections went with the other process, and are awaited anew.
         let tcp = if used_tcp { TcpPaths::lost(now) } else { TcpPaths::default() };
         self.sessions.insert(id, Session { offer, media, source, born, state, tcp });
         self.stats.adopted += 1;
         let tuples = self.hold_tuples(id);
-        let is_awaited = tuples.is_none();
+        let is_awaited = self.sessions.get(&id).is_some_and(Session::is_awaited);
         out.push(Action::Readmit { session: id, tuples: tuples.unwrap_or_default() });
         if is_awaited {
             self.await_client(client_ip, out);
@@ -130,12 +135,15 @@ impl Proxy {
     fn adopt_path(
         &mut self,
         id: SessionId,
-        path: Path,
+        (protocol, path): (Protocol, Path),
         flow: Option<InheritedFlow>,
         now: Instant,
         out: &mut Vec<Action>,
     ) -> Live {
-        let mut live = Live::new(path.active, path.ifindex, false, now);
+        // Who calls by SRT is where it calls from, and an origin that did not answer left no record.
+        let is_call = protocol == Protocol::Srt;
+        let mut live = Live::new(path.active, path.ifindex, is_call, now);
+        live.answered = is_call;
         live.backups = path.backups.into_iter().take(MAX_BACKUPS).collect();
         match flow {
             // What was installed had been nominated and answered.

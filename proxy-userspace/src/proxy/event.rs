@@ -7,13 +7,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use proxy_protocol::ice::UfragPair;
+use proxy_protocol::{ice::UfragPair, stream_url::StreamKey};
 
 use crate::{
     datapath::{FlowCounters, FlowId},
     origin::OriginId,
     session::{
-        RelayReason, SessionId, SessionOffer, Tuple,
+        EndReason, RelayReason, SessionId, SessionOffer, Tuple,
         offload::RelayCounters,
         record::Record,
         source_port::Rest,
@@ -24,7 +24,7 @@ use crate::{
 /// What the control plane is told.
 #[derive(Debug)]
 pub enum Event {
-    /// Signalling has an answer for a client; `sources` are the addresses we may use towards the origin.
+    /// Signalling has an answer for a client, or somebody calls by SRT; `sources` are the addresses we may use towards the origin.
     Offered {
         /// Chosen by the caller, never used before.
         session: SessionId,
@@ -66,6 +66,20 @@ pub enum Event {
     Carried(Vec<(SessionId, ConnectionId, Carried)>),
     /// The origin sent its first packet.
     Answered(SessionId),
+    /// The origin took an SRT call, and the caller was told by this answer.
+    Established {
+        /// The session.
+        session: SessionId,
+        /// What the caller was told, and is told again if it asks.
+        answer: Bytes,
+    },
+    /// An SRT call came to nothing.
+    HungUp {
+        /// The session.
+        session: SessionId,
+        /// Why.
+        reason: EndReason,
+    },
     /// What came of [`super::Action::Install`].
     Installed {
         /// The session.
@@ -85,6 +99,15 @@ pub enum Event {
     NetworkChanged,
     /// An origin went down.
     OriginDown(OriginId),
+    /// The proxy is about to end: no session begins any more.
+    Drain,
+    /// The publisher of a stream is on this origin.
+    StreamMoved {
+        /// The stream.
+        stream: StreamKey,
+        /// Its origin.
+        to: OriginId,
+    },
     /// The operator switches offloading on or off.
     SwitchOffload(bool),
     /// The proxy stops: every session ends.
@@ -119,7 +142,7 @@ pub struct Activity {
     pub kernel: Option<FlowCounters>,
     /// Time since the client's last packet on either path.
     pub client_idle: Duration,
-    /// A DTLS alert went through userspace.
+    /// A DTLS alert or an SRT shutdown went through userspace.
     pub closing: bool,
     /// Spare tuples that have been silent for too long.
     pub idle_tuples: Vec<Tuple>,

@@ -27,13 +27,13 @@ impl Proxy {
     ) -> Result<SocketAddr, TcpRefusal> {
         let admitted = |session: &&mut Session| !matches!(session.state, State::Admitting(_));
         let session = self.sessions.get_mut(&id).filter(admitted).ok_or(TcpRefusal::Ended)?;
-        let origin = session.offer.tcp.ok_or(TcpRefusal::NotOffered)?;
+        let origin = session.offer.webrtc().and_then(|webrtc| webrtc.tcp).ok_or(TcpRefusal::NotOffered)?;
         let (was_awaited, was_used) = (session.is_awaited(), session.tcp.were_used());
         if !session.tcp.add(path, now) {
             return Err(TcpRefusal::TooMany);
         }
         let client_ip = session.offer.client_ip;
-        tracing::info!(session = id.0, stream = %session.offer.stream, client = %path.client, "media over TCP");
+        tracing::info!(session = id.0, stream = session.offer.stream_name(), client = %path.client, "media over TCP");
         if was_awaited {
             self.client_heard(client_ip, out);
         }

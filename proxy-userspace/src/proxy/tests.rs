@@ -13,12 +13,13 @@ use crate::{
     datapath::{DirectionCounters, Escalation, FlowCounters},
     origin::{Origin, OriginId},
     session::{
-        Role,
+        Kind, Role, WebRtc,
         offload::{RelayCounters, SETTLE, SHARED_SETTLE},
     },
 };
 
 pub(super) const IDLE: Duration = Duration::from_secs(30);
+pub(super) const SRT_IDLE: Duration = Duration::from_secs(15);
 
 pub(super) struct Script {
     pub(super) proxy: Proxy,
@@ -61,13 +62,15 @@ fn sources() -> Arc<[IpAddr]> {
 pub(super) fn offer(name: &str, origin: Arc<Origin>) -> SessionOffer {
     let ufrag = |text: String| text.parse::<Ufrag>().unwrap();
     SessionOffer {
-        stream: StreamRules::default().rtc_url(&format!("webrtc://host/live/{name}")).unwrap(),
+        stream: Some(StreamRules::default().rtc_url(&format!("webrtc://host/live/{name}")).unwrap()),
         origin,
-        ufrags: UfragPair::new(&ufrag(format!("orig{name}")), &ufrag(format!("clnt{name}"))),
-        pwd: "0123456789abcdef0123456789abcdef".parse::<IcePwd>().unwrap(),
         client_ip: client_ip(),
-        role: Role::Player,
-        tcp: None,
+        role: Some(Role::Player),
+        kind: Kind::WebRtc(WebRtc {
+            ufrags: UfragPair::new(&ufrag(format!("orig{name}")), &ufrag(format!("clnt{name}"))),
+            pwd: "0123456789abcdef0123456789abcdef".parse::<IcePwd>().unwrap(),
+            tcp: None,
+        }),
     }
 }
 
@@ -81,6 +84,7 @@ impl Script {
             max_sessions: 8,
             connect_timeout: IDLE,
             idle_timeout: IDLE,
+            srt_idle_timeout: SRT_IDLE,
             orphan_timeout: 10 * IDLE,
             relay_only: None,
         };
@@ -344,7 +348,7 @@ fn a_close_alert_ends_the_session_only_when_silence_follows() {
 fn delete_ends_the_session_at_once() {
     let mut script = Script::new();
     let session = script.installed("a", origin(1), tuple(5000), 7);
-    let actions = script.apply(Event::Deleted(offer("a", origin(1)).ufrags));
+    let actions = script.apply(Event::Deleted(offer("a", origin(1)).ufrags().unwrap().clone()));
     assert!(retires(&actions, session) && removed(&actions) == Some(FlowId(7)));
     assert_eq!(script.proxy.sessions().count(), 0);
     assert!(script.proxy.by_tuple.is_empty() && script.proxy.by_client_ip.is_empty());
@@ -468,7 +472,7 @@ fn moves_and_ends_are_not_counted_as_failed_offloads() {
     let mut script = Script::new();
     let session = script.installed("a", origin(1), tuple(5000), 7);
     script.checked(session, tuple(6000), true);
-    script.apply(Event::Deleted(offer("a", origin(1)).ufrags));
+    script.apply(Event::Deleted(offer("a", origin(1)).ufrags().unwrap().clone()));
     assert!(script.proxy.stats().relayed().all(|(_, count)| count == 0));
 }
 

@@ -8,7 +8,7 @@ use std::{net::IpAddr, time::Instant};
 
 use super::{Action, Check, ForwardCheck, Proxy};
 use crate::{
-    datapath::Escalation,
+    datapath::Protocol,
     session::{Live, Offload, RelayReason, Session, SessionId, State, Tuple, offload::SHARED_SETTLE},
 };
 
@@ -110,12 +110,11 @@ impl Proxy {
     ) {
         self.remove_flow(id, RelayReason::Settling, now, out);
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let stream = session.offer.stream.clone();
         if let Some(live) = session.live_mut() {
             live.move_to(tuple, ifindex, now);
             self.touched.push(id);
             self.stats.migrations += 1;
-            tracing::info!(session = id.0, %stream, "client moved");
+            tracing::info!(session = id.0, stream = session.offer.stream_name(), "client moved");
             out.push(Action::Activate { session: id, tuple });
         }
     }
@@ -215,13 +214,13 @@ impl Proxy {
     }
 
     pub(super) fn escalate(&self, id: SessionId, out: &mut Vec<Action>) {
-        let Some(live) = self.sessions.get(&id).and_then(Session::live) else { return };
-        if let Some(flow) = live.offload.flow() {
-            out.push(Action::Escalate { flow, what: self.escalation(live) });
+        let Some(session) = self.sessions.get(&id) else { return };
+        let Some(live) = session.live() else { return };
+        if let Some(flow) = live.offload.flow()
+            && session.offer.protocol() == Protocol::WebRtc
+        {
+            let pending = self.pending.contains_key(&live.active.client.ip());
+            out.push(Action::Escalate { flow, what: live.escalation(pending) });
         }
-    }
-
-    pub(super) fn escalation(&self, live: &Live) -> Escalation {
-        live.escalation(self.pending.contains_key(&live.active.client.ip()))
     }
 }

@@ -48,7 +48,7 @@ impl Rtmp {
     ) -> Result<Answered, Refusal> {
         let reached = self.origins.to_stream(stream, Service::Rtmp).await;
         let (origin, dialed) = reached.map_err(|error| because(error.tell()))?;
-        connection.place(stream, &origin.id);
+        connection.place(Some(stream), &origin.id);
         self.talk(dialed, stream, wish, connection).await
     }
 
@@ -136,7 +136,7 @@ impl Rtmp {
         };
         let dialed = self.origins.to_origin(&origin, Service::Rtmp).await;
         let dialed = dialed.map_err(|error| because(error.tell()))?;
-        connection.place(stream, &origin.id);
+        connection.place(Some(stream), &origin.id);
         Ok(dialed)
     }
 }

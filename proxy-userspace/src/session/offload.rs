@@ -17,7 +17,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(300);
 /// Frames of one direction that may still come up between two looks without meaning that the hook is bypassed:
 /// stragglers of the flip, escalated checks.
 const STRAGGLERS: u64 = 8;
-/// Checks in a row without an answer before forwarding is doubted.
+/// Checks in a row without an answer before forwarding is doubted; of SRT, looks in a row at which nothing came back.
 const UNANSWERED: u32 = 4;
 
 /// Why a session is relayed in userspace.
@@ -151,6 +151,17 @@ pub struct RelayCounters {
     pub to_client: u64,
 }
 
+/// How an installed flow tells that the origin hears its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answers {
+    /// The origin answers checks.
+    ToChecks,
+    /// Userspace asked for the origin's answers, so their absence means nothing.
+    Elsewhere,
+    /// Both sides of an SRT connection send something several times a second, if no more than acknowledgements.
+    Always,
+}
+
 /// Evidence about an installed flow, gathered from one look at the counters to the next.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proof {
@@ -201,13 +212,11 @@ impl Offload {
 
 impl Proof {
     /// Takes one look; an error says why the flow is not to be believed.
-    ///
-    /// `responses_up` tells that userspace asked for the origin's STUN responses, so their absence means nothing.
     pub fn look(
         &mut self,
         relay: RelayCounters,
         kernel: FlowCounters,
-        responses_up: bool,
+        answers: Answers,
     ) -> Result<(), RelayReason> {
         let Some((relay_before, kernel_before)) = self.last.replace((relay, kernel)) else { return Ok(()) };
         let bypassed = |relayed: u64, relayed_before: u64, forwarded: u64, forwarded_before: u64| {
@@ -228,12 +237,24 @@ impl Proof {
         if to_origin || to_client {
             return Err(RelayReason::HookMissed);
         }
-        self.count_answers(kernel, kernel_before, responses_up)
+        match answers {
+            Answers::ToChecks => self.count_answers(kernel, kernel_before, false),
+            Answers::Elsewhere => self.count_answers(kernel, kernel_before, true),
+            Answers::Always => self.count_silences(kernel, kernel_before),
+        }
     }
 
-    /// Whether a check went to the origin and its answer came back, both through the kernel.
+    /// Whether something went to the origin and its answer came back, both through the kernel.
     pub fn is_complete(&self) -> bool {
         self.answered
+    }
+
+    fn count_silences(&mut self, now: FlowCounters, before: FlowCounters) -> Result<(), RelayReason> {
+        let asked = now.to_origin.packets != before.to_origin.packets;
+        let answered = now.to_client.packets != before.to_client.packets;
+        self.answered |= asked && answered;
+        self.unanswered = if asked && !answered { self.unanswered + 1 } else { 0 };
+        if self.unanswered >= UNANSWERED { Err(RelayReason::NoAnswer) } else { Ok(()) }
     }
 
     fn count_answers(
@@ -270,8 +291,8 @@ mod tests {
     #[test]
     fn a_flow_that_counts_and_is_answered_is_proved() {
         let mut proof = Proof::default();
-        assert_eq!(proof.look(relay(10, 10), kernel((0, 0), (0, 0)), false), Ok(()));
-        assert_eq!(proof.look(relay(10, 10), kernel((50, 1), (50, 1)), false), Ok(()));
+        assert_eq!(proof.look(relay(10, 10), kernel((0, 0), (0, 0)), Answers::ToChecks), Ok(()));
+        assert_eq!(proof.look(relay(10, 10), kernel((50, 1), (50, 1)), Answers::ToChecks), Ok(()));
         assert!(proof.is_complete());
     }
 
@@ -279,8 +300,8 @@ mod tests {
     fn packets_that_still_come_up_end_the_offload() {
         for (to_origin, to_client) in [(100, 0), (0, 100)] {
             let mut proof = Proof::default();
-            proof.look(relay(0, 0), kernel((0, 0), (0, 0)), false).unwrap();
-            let verdict = proof.look(relay(to_origin, to_client), kernel((0, 0), (0, 0)), false);
+            proof.look(relay(0, 0), kernel((0, 0), (0, 0)), Answers::ToChecks).unwrap();
+            let verdict = proof.look(relay(to_origin, to_client), kernel((0, 0), (0, 0)), Answers::ToChecks);
             assert_eq!(verdict, Err(RelayReason::HookMissed));
         }
     }
@@ -288,24 +309,49 @@ mod tests {
     #[test]
     fn stragglers_of_the_flip_do_not_end_the_offload() {
         let mut proof = Proof::default();
-        proof.look(relay(0, 0), kernel((0, 0), (0, 0)), false).unwrap();
-        assert_eq!(proof.look(relay(8, 8), kernel((0, 0), (0, 0)), false), Ok(()));
-        assert_eq!(proof.look(relay(20, 8), kernel((90, 0), (0, 0)), false), Ok(()));
+        proof.look(relay(0, 0), kernel((0, 0), (0, 0)), Answers::ToChecks).unwrap();
+        assert_eq!(proof.look(relay(8, 8), kernel((0, 0), (0, 0)), Answers::ToChecks), Ok(()));
+        assert_eq!(proof.look(relay(20, 8), kernel((90, 0), (0, 0)), Answers::ToChecks), Ok(()));
     }
 
     #[test]
     fn checks_without_an_answer_end_the_offload() {
         let mut proof = Proof::default();
-        proof.look(relay(0, 0), kernel((0, 0), (0, 0)), false).unwrap();
-        assert_eq!(proof.look(relay(0, 0), kernel((90, 3), (0, 0)), false), Ok(()));
-        assert_eq!(proof.look(relay(0, 0), kernel((90, 4), (0, 0)), false), Err(RelayReason::NoAnswer));
+        proof.look(relay(0, 0), kernel((0, 0), (0, 0)), Answers::ToChecks).unwrap();
+        assert_eq!(proof.look(relay(0, 0), kernel((90, 3), (0, 0)), Answers::ToChecks), Ok(()));
+        assert_eq!(
+            proof.look(relay(0, 0), kernel((90, 4), (0, 0)), Answers::ToChecks),
+            Err(RelayReason::NoAnswer)
+        );
     }
 
     #[test]
     fn responses_that_userspace_asked_for_are_not_missed() {
         let mut proof = Proof::default();
-        proof.look(relay(0, 0), kernel((0, 0), (0, 0)), true).unwrap();
-        assert_eq!(proof.look(relay(0, 0), kernel((90, 9), (5, 0)), true), Ok(()));
+        proof.look(relay(0, 0), kernel((0, 0), (0, 0)), Answers::Elsewhere).unwrap();
+        assert_eq!(proof.look(relay(0, 0), kernel((90, 9), (5, 0)), Answers::Elsewhere), Ok(()));
+    }
+
+    #[test]
+    fn an_srt_connection_that_nothing_comes_back_of_ends_the_offload() {
+        let mut proof = Proof::default();
+        for second in 0..=3 {
+            assert_eq!(proof.look(relay(0, 0), kernel((second * 90, 0), (0, 0)), Answers::Always), Ok(()));
+        }
+        let verdict = proof.look(relay(0, 0), kernel((360, 0), (0, 0)), Answers::Always);
+        assert_eq!(verdict, Err(RelayReason::NoAnswer));
+    }
+
+    #[test]
+    fn an_srt_connection_with_packets_both_ways_is_proved() {
+        let mut proof = Proof::default();
+        for second in 0..10 {
+            // A client that stalls is asked nothing.
+            let sent = second / 2 * 90;
+            let look = proof.look(relay(4, 4), kernel((sent, 0), (sent, 0)), Answers::Always);
+            assert_eq!(look, Ok(()));
+        }
+        assert!(proof.is_complete());
     }
 
     #[test]

@@ -11,12 +11,14 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use bytes::Bytes;
 use proxy_protocol::{
     ice::{IcePwd, UfragPair},
+    srt::SocketId,
     stream_url::StreamKey,
 };
 
-use super::{Role, Session, SessionId, SessionOffer, State, Tuple};
+use super::{Kind, Role, Session, SessionId, SessionOffer, Srt, State, Tuple, WebRtc};
 use crate::{
     codec::{DecodeError, Decoder, Encoder},
     origin::Origin,
@@ -25,7 +27,7 @@ use crate::{
 /// The room for a record where it is kept.
 pub const RECORD_SIZE: usize = proxy_common::maps::SESSION_BYTES;
 /// The layout of records; readers refuse others.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// A record as it is kept: followed by zeroes.
 pub fn padded(record: &[u8]) -> io::Result<[u8; RECORD_SIZE]> {
@@ -78,10 +80,12 @@ pub struct Path {
 pub struct Oversize(pub usize);
 
 impl Record {
-    /// The record of `session`; `None` while its source socket is being opened.
+    /// The record of `session`; `None` while its source socket is being opened, or its origin is being called: who calls
+    /// has to call again.
     pub fn of(session: &Session, now: (Instant, SystemTime)) -> Option<Self> {
         let path = match &session.state {
             State::Admitting(_) => return None,
+            State::Waiting if session.offer.srt().is_some() => return None,
             State::Waiting => None,
             State::Live(live) => {
                 Some(Path { active: live.active, ifindex: live.ifindex, backups: live.backups.clone() })
@@ -192,28 +196,59 @@ pub fn decode_origin(from: &mut Decoder<'_>) -> Result<Origin, DecodeError> {
 }
 
 fn encode_offer(out: &mut Encoder, offer: &SessionOffer) {
-    out.text(offer.stream.as_str());
+    // No stream has an empty name.
+    out.text(offer.stream.as_ref().map_or("", StreamKey::as_str));
     encode_origin(out, &offer.origin);
-    out.text(offer.ufrags.as_str());
-    out.text(offer.pwd.expose());
     out.ip(offer.client_ip);
     out.u8(match offer.role {
-        Role::Publisher => 0,
-        Role::Player => 1,
+        Some(Role::Publisher) => 0,
+        Some(Role::Player) => 1,
+        None => 2,
     });
-    out.option(offer.tcp, Encoder::address);
+    match &offer.kind {
+        Kind::WebRtc(WebRtc { ufrags, pwd, tcp }) => {
+            out.u8(0);
+            out.text(ufrags.as_str());
+            out.text(pwd.expose());
+            out.option(*tcp, Encoder::address);
+        }
+        Kind::Srt(Srt { tuple, ifindex, caller, cookie, answer }) => {
+            out.u8(1);
+            encode_tuple(out, tuple);
+            out.u32(*ifindex);
+            out.u32(caller.0);
+            out.u32(*cookie);
+            out.option(answer.as_ref(), |out, answer| out.bytes(answer));
+        }
+    }
 }
 
 fn decode_offer(from: &mut Decoder<'_>) -> Result<SessionOffer, DecodeError> {
     Ok(SessionOffer {
-        stream: from.parsed::<StreamKey>("stream")?,
+        stream: decode_stream(from.text()?)?,
         origin: Arc::new(decode_origin(from)?),
-        ufrags: from.parsed::<UfragPair>("ufrag pair")?,
-        pwd: from.parsed::<IcePwd>("password")?,
         client_ip: from.ip()?,
         role: decode_role(from.u8()?)?,
-        tcp: from.option(Decoder::address)?,
+        kind: decode_kind(from)?,
     })
+}
+
+fn decode_kind(from: &mut Decoder<'_>) -> Result<Kind, DecodeError> {
+    match from.u8()? {
+        0 => Ok(Kind::WebRtc(WebRtc {
+            ufrags: from.parsed::<UfragPair>("ufrag pair")?,
+            pwd: from.parsed::<IcePwd>("password")?,
+            tcp: from.option(Decoder::address)?,
+        })),
+        1 => Ok(Kind::Srt(Srt {
+            tuple: decode_tuple(from)?,
+            ifindex: from.u32()?,
+            caller: SocketId(from.u32()?),
+            cookie: from.u32()?,
+            answer: from.option(|from| Ok(Bytes::copy_from_slice(from.bytes()?)))?,
+        })),
+        _ => Err(DecodeError::Invalid("protocol")),
+    }
 }
 
 fn decode_flag(byte: u8) -> Result<bool, DecodeError> {
@@ -224,10 +259,16 @@ fn decode_flag(byte: u8) -> Result<bool, DecodeError> {
     }
 }
 
-fn decode_role(byte: u8) -> Result<Role, DecodeError> {
+fn decode_stream(text: &str) -> Result<Option<StreamKey>, DecodeError> {
+    let parsed = (!text.is_empty()).then(|| text.parse()).transpose();
+    parsed.map_err(|_| DecodeError::Invalid("stream"))
+}
+
+fn decode_role(byte: u8) -> Result<Option<Role>, DecodeError> {
     match byte {
-        0 => Ok(Role::Publisher),
-        1 => Ok(Role::Player),
+        0 => Ok(Some(Role::Publisher)),
+        1 => Ok(Some(Role::Player)),
+        2 => Ok(None),
         _ => Err(DecodeError::Invalid("role")),
     }
 }
@@ -252,7 +293,7 @@ impl SessionOffer {
     pub(crate) fn example(stream: &str, ufrags: &str) -> Self {
         let at = |text: &str| Some(text.parse().expect("an address"));
         Self {
-            stream: stream.parse().expect("a stream key"),
+            stream: Some(stream.parse().expect("a stream key")),
             origin: Arc::new(Origin {
                 id: crate::origin::OriginId::new("vid-0a1b2c3", "x9y8z7", "4711"),
                 server: "vid-0a1b2c3".into(),
@@ -265,12 +306,27 @@ impl SessionOffer {
                 rtc: at("10.0.1.1:8000"),
                 rtc_tcp: None,
             }),
-            ufrags: ufrags.parse().expect("a pair of ufrags"),
-            pwd: "0123456789abcdef0123456789abcdef".parse().expect("a password"),
             client_ip: [192, 0, 2, 1].into(),
-            role: Role::Player,
-            tcp: at("10.0.1.1:8443"),
+            role: Some(Role::Player),
+            kind: Kind::WebRtc(WebRtc {
+                ufrags: ufrags.parse().expect("a pair of ufrags"),
+                pwd: "0123456789abcdef0123456789abcdef".parse().expect("a password"),
+                tcp: at("10.0.1.1:8443"),
+            }),
         }
+    }
+
+    /// A call whose other fields are plausible constants.
+    pub(crate) fn example_call(stream: &str, client: SocketAddr, caller: u32) -> Self {
+        let local = SocketAddr::from(([198, 51, 100, 1], 10080));
+        let kind = Kind::Srt(Srt {
+            tuple: Tuple { client, local },
+            ifindex: 2,
+            caller: SocketId(caller),
+            cookie: 0x0102_0304,
+            answer: None,
+        });
+        Self { client_ip: client.ip(), kind, ..Self::example(stream, "orig:clnt") }
     }
 }
 

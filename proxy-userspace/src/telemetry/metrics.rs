@@ -1,6 +1,6 @@
 //! Every metric: name, unit, help text, labels. The kernel and the relay share families and differ by `datapath`.
 
-use std::{collections::BTreeMap, sync::atomic::AtomicU64};
+use std::sync::atomic::AtomicU64;
 
 use prometheus_client::{
     encoding::text::encode as encode_text,
@@ -8,19 +8,38 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::{connections::ProtocolTotals, control::snapshot::Totals};
+use crate::{
+    connections::ProtocolTotals,
+    control::snapshot::{Totals, Words},
+    origin::RegistryCounts,
+};
 
 type Labels = Vec<(&'static str, &'static str)>;
 type Counters = Family<Labels, Counter<u64, AtomicU64>>;
 
+/// The registry of origins.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RegistryView {
+    /// Whether it can do everything.
+    pub is_up: bool,
+    /// What it did.
+    pub counts: RegistryCounts,
+}
+
 /// Writes `totals` in the OpenMetrics text format.
-pub fn encode(totals: &Totals, connections: &[ProtocolTotals], ice_tcp: &[(&'static str, u64)]) -> String {
+pub fn encode(
+    totals: &Totals,
+    connections: &[ProtocolTotals],
+    ice_tcp: &[(&'static str, u64)],
+    origins: &RegistryView,
+) -> String {
     let mut registry = Registry::with_prefix("xproxy");
     sessions(&mut registry, totals);
     packets(&mut registry, totals);
     resources(&mut registry, totals);
     streams(&mut registry, connections);
     media_over_tcp(&mut registry, ice_tcp);
+    picks(&mut registry, origins);
     let mut text = String::new();
     encode_text(&mut text, &registry).expect("writing to a string cannot fail");
     text
@@ -28,10 +47,18 @@ pub fn encode(totals: &Totals, connections: &[ProtocolTotals], ice_tcp: &[(&'sta
 
 fn sessions(registry: &mut Registry, totals: &Totals) {
     gauge(registry, "sessions", "Sessions now", totals.sessions as u64);
+    gauge(registry, "srt_sessions", "SRT sessions now", totals.srt_sessions as u64);
+    let family = Counters::default();
+    for (outcome, count) in &totals.srt_calls {
+        family.get_or_create(&vec![("outcome", *outcome)]).inc_by(*count);
+    }
+    registry.register("srt_calls", "SRT handshakes with a valid cookie, by what became of them", family);
     gauge(registry, "sessions_offloaded", "Sessions forwarded in the kernel now", totals.offloaded as u64);
     counter(registry, "sessions_admitted", "Sessions whose client got an answer", totals.admitted);
     let help = "Sessions taken over from an earlier process";
     counter(registry, "sessions_adopted", help, totals.adopted);
+    let help = "Sessions taken over from another proxy of the fleet, by how they were found";
+    by_word(registry, "sessions_resumed", help, "how", &totals.resumed);
     let help = "Flows in the kernel that were taken over without the record of their session";
     gauge(registry, "flows_without_session", help, totals.orphans as u64);
     let help = "Records of sessions that could not be written: these sessions do not survive the process";
@@ -41,6 +68,23 @@ fn sessions(registry: &mut Registry, totals: &Totals) {
     counter(registry, "flow_installs", "Flows installed in the kernel", totals.offloads);
     by_reason(registry, "flows_relayed", "Flows not installed or removed again, by reason", &totals.relayed);
     counter(registry, "migrations", "Return paths moved to another client address", totals.migrations);
+}
+
+fn picks(registry: &mut Registry, origins: &RegistryView) {
+    let RegistryView { is_up, counts } = origins;
+    let help = "Whether what the proxies of a fleet share can be asked; 1 for a proxy that stands alone";
+    gauge(registry, "registry_up", help, u64::from(*is_up));
+    let hows = [("known", counts.known), ("asked", counts.asked), ("agreed", counts.agreed)];
+    let picks = Counters::default();
+    for (how, count) in hows {
+        picks.get_or_create(&vec![("how", how)]).inc_by(count);
+    }
+    let help = "Times that a stream's origin was looked for in a fleet: known here, asked for, or worked out without asking";
+    registry.register("picks", help, picks);
+    let help = "Streams written down once the fleet could be asked again";
+    counter(registry, "picks_written_back", help, counts.written_back);
+    let help = "Calls to what the fleet shares that failed";
+    counter(registry, "registry_failures", help, counts.failures);
 }
 
 fn streams(registry: &mut Registry, connections: &[ProtocolTotals]) {
@@ -114,16 +158,22 @@ fn counter(registry: &mut Registry, name: &str, help: &str, value: u64) {
     registry.register(name, help, counter);
 }
 
-fn by_reason(registry: &mut Registry, name: &str, help: &str, counts: &BTreeMap<&'static str, u64>) {
+fn by_reason(registry: &mut Registry, name: &str, help: &str, counts: &Words) {
+    by_word(registry, name, help, "reason", counts);
+}
+
+fn by_word(registry: &mut Registry, name: &str, help: &str, label: &'static str, counts: &Words) {
     let family = Counters::default();
-    for (reason, count) in counts {
-        family.get_or_create(&vec![("reason", *reason)]).inc_by(*count);
+    for (word, count) in counts {
+        family.get_or_create(&vec![(label, *word)]).inc_by(*count);
     }
     registry.register(name, help, family);
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::{
         connections::Protocol,
@@ -137,11 +187,14 @@ mod tests {
             packets: vec![path("kernel", 99), path("userspace", 1)],
             reasons: vec![ReasonTotals { datapath: "tc", reason: "no_flow", packets: 3 }],
             ended: BTreeMap::from([("idle", 2)]),
+            resumed: BTreeMap::from([("ufrag", 6)]),
+            srt_calls: BTreeMap::from([("answered", 6)]),
             ..Totals::default()
         };
         let rtmp =
             ProtocolTotals { protocol: Protocol::Rtmp, open: 2, accepted: 5, to_origin: 7, to_client: 8 };
-        let text = encode(&totals, &[rtmp], &[("late", 4)]);
+        let counts = RegistryCounts { agreed: 6, ..RegistryCounts::default() };
+        let text = encode(&totals, &[rtmp], &[("late", 4)], &RegistryView { is_up: true, counts });
         for row in [
             r#"xproxy_connections{protocol="rtmp"} 2"#,
             r#"xproxy_connections_accepted_total{protocol="rtmp"} 5"#,
@@ -150,7 +203,11 @@ mod tests {
             r#"xproxy_packets_total{datapath="kernel",direction="to_client"} 99"#,
             r#"xproxy_packets_total{datapath="userspace",direction="to_client"} 1"#,
             r#"xproxy_frames_total{datapath="tc",reason="no_flow"} 3"#,
+            r#"xproxy_srt_calls_total{outcome="answered"} 6"#,
             r#"xproxy_sessions_ended_total{reason="idle"} 2"#,
+            "xproxy_registry_up 1",
+            r#"xproxy_picks_total{how="agreed"} 6"#,
+            r#"xproxy_sessions_resumed_total{how="ufrag"} 6"#,
             "# EOF",
         ] {
             assert!(text.contains(row), "{row} in {text}");

@@ -13,6 +13,7 @@ use proxy_protocol::{
     icmp::IcmpError,
     neighbour::{advertised, probe_answer},
     rfc4571,
+    routed_ufrag::{FleetKey, RoutedUfrag},
     rtmp::{
         Message as RtmpMessage,
         chunk::{Assembler, Limits, ReadError, Reader, Writer},
@@ -21,6 +22,7 @@ use proxy_protocol::{
     },
     sdp::{self, Answer, HostCandidate, OurCandidates},
     srs_api::{self, Identity, Kind, MOST_ITEMS, MergedList, Page, Target},
+    srt::{self, Handshake},
     stream_url::{StreamKey, StreamRules},
     stun::{self, Message, Method},
 };
@@ -53,6 +55,24 @@ pub fn sdp_answer(input: &[u8]) {
     let again = Answer::parse(&rewritten).expect("our own candidates are well-formed");
     assert!(again.candidates().iter().all(|candidate| candidate.host == "203.0.113.5"));
     assert_eq!(again.with_candidates_by_transport(&ours), rewritten);
+}
+
+/// A handshake is read as it is written, and what is made of it for the other side is the same but for two fields.
+pub fn srt_handshake(input: &[u8]) {
+    let Ok(handshake) = Handshake::parse(input) else { return };
+    let written = handshake.encode();
+    assert_eq!(Handshake::parse(&written), Ok(handshake));
+    assert_eq!(input.len(), written.len());
+    // What handshakes do not use is not kept.
+    assert_eq!(input.get(8..), written.get(8..));
+
+    let receiver = [192, 0, 2, 1].into();
+    let readdressed = srt::readdress(input, 7, receiver).expect("a handshake has room");
+    let expected = Handshake { cookie: 7, peer_ip: receiver, ..handshake };
+    assert_eq!(Handshake::parse(&readdressed), Ok(expected));
+    if let Ok(Some(id)) = handshake.stream_id() {
+        drop(StreamRules::default().srt(&id));
+    }
 }
 
 /// An address, of which a second line is the stream or the Host, is a key in normal form or an error.
@@ -177,6 +197,17 @@ pub fn rfc4571(input: &[u8]) {
     }
     assert!(written.len() <= length && length <= input.len());
     assert_eq!(rfc4571::frames(&written, LIMIT), Ok((frames, written.len())));
+}
+
+/// A text is a ufrag of ours in its one form, or none; only what the key made has a password.
+pub fn routed_ufrag(input: &[u8]) {
+    const ORIGIN: &str = "vid-1m3n6a0-0a1b2c3d-77";
+    let Some(routed) = std::str::from_utf8(input).ok().and_then(RoutedUfrag::parse) else { return };
+    assert_eq!(input.len(), 32);
+    let key = FleetKey::new(b"one key for all of a fleet");
+    let made = key.credentials(ORIGIN, routed.nonce());
+    let is_made = made.ufrag.as_str().as_bytes() == input;
+    assert_eq!(key.pwd_of(&routed, ORIGIN), is_made.then_some(made.pwd));
 }
 
 /// A message of a neighbour is the answer to a question of ours, or it is not.

@@ -10,7 +10,7 @@ use integration_tests::origin::{
     Candidate, Endpoints, Heartbeat, HeartbeatFormat, HlsSettings, Origin, OriginConfig, RtcTcp,
 };
 
-/// An origin in the shape of SRS: WebRTC over one UDP port; RTMP, HTTP-FLV, HTTP-TS and HLS
+/// An origin in the shape of SRS: WebRTC over one UDP port; RTMP, HTTP-FLV, HTTP-TS and HLS; SRT
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Address of the HTTP API
@@ -28,6 +28,9 @@ struct Arguments {
     /// Address of HTTP-FLV, HTTP-TS and HLS
     #[arg(long, default_value = "0.0.0.0:8080")]
     http: SocketAddr,
+    /// Address of SRT
+    #[arg(long, default_value = "0.0.0.0:10080")]
+    srt: SocketAddr,
     /// Milliseconds of an HLS segment, at least
     #[arg(long, default_value_t = 2000)]
     hls_fragment: u64,
@@ -77,6 +80,7 @@ fn config(arguments: Arguments) -> OriginConfig {
     let ip = ip.unwrap_or_else(|| arguments.rtc.ip());
     let format = if arguments.old_heartbeat { HeartbeatFormat::Old } else { HeartbeatFormat::New };
     let heartbeat = arguments.heartbeat.map(|url| Heartbeat {
+        copies: Vec::new(),
         url,
         interval: Duration::from_millis(arguments.heartbeat_interval),
         device_id: arguments.device_id,
@@ -94,6 +98,7 @@ fn config(arguments: Arguments) -> OriginConfig {
         },
         rtmp: Some(arguments.rtmp),
         http: Some(arguments.http),
+        srt: Some(arguments.srt),
         hls: HlsSettings {
             fragment: Duration::from_millis(arguments.hls_fragment),
             contexts: !arguments.without_hls_contexts,
@@ -109,9 +114,9 @@ fn config(arguments: Arguments) -> OriginConfig {
 
 #[expect(clippy::print_stdout, reason = "scripts wait for this line")]
 fn announce(origin: &Origin) {
-    let Endpoints { api, rtc, rtc_tcp, rtmp, http } = origin.endpoints();
+    let Endpoints { api, rtc, rtc_tcp, rtmp, http, srt } = origin.endpoints();
     let shown =
         |address: Option<SocketAddr>| address.map_or_else(|| "-".to_owned(), |address| address.to_string());
-    let [rtc_tcp, rtmp, http] = [rtc_tcp, rtmp, http].map(shown);
-    println!("test-origin: api={api} rtc={rtc} rtc-tcp={rtc_tcp} rtmp={rtmp} http={http}");
+    let [rtc_tcp, rtmp, http, srt] = [rtc_tcp, rtmp, http, srt].map(shown);
+    println!("test-origin: api={api} rtc={rtc} rtc-tcp={rtc_tcp} rtmp={rtmp} http={http} srt={srt}");
 }

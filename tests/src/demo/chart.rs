@@ -316,6 +316,7 @@ mod tests {
                 ProtocolRow { carried: "a<b".to_owned(), ..ProtocolRow::default() },
                 ProtocolRow::default(),
             ],
+            srt: crate::demo::srt_cast::SrtRows::default(),
             publishing: 2,
             before: Some((Duration::from_secs(1), Cpu::default())),
             after: (Duration::from_secs(2), Cpu::default()),

@@ -18,6 +18,7 @@ pub(super) fn broken(report: &Report) -> Vec<String> {
     broken.extend(report.tcp.iter().flat_map(tcp));
     broken.extend(connections(&report.tcp));
     broken.extend(publishers(&report.tcp, report.publishing));
+    broken.extend(report.srt.broken(report.engine.is_kernel().then_some(LEAST_OFFLOADED)));
     broken.extend(engine(report.engine, &report.interfaces, report.forwarded));
     if report.engine.is_kernel() {
         broken.extend(losses(&report.ends));

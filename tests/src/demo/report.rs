@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::cast::{Cast, LOAD, Seen, stream_names};
 use super::protocols::{self, ProtocolRow, TcpRow, TcpView};
 use super::sample::{Cpu, Traffic, Window, offloaded};
+use super::srt_cast::SrtRows;
 use super::tcp_cast::TcpCast;
 use super::timeline::Timeline;
 use super::watch::Tick;
@@ -23,6 +24,8 @@ pub(super) struct Report {
     pub(super) tcp: Vec<TcpRow>,
     /// Publishers and players of WebRTC.
     pub(super) webrtc: [ProtocolRow; 2],
+    /// Publishers and players of SRT.
+    pub(super) srt: SrtRows,
     /// Publishers over TCP that went on to the end.
     pub(super) publishing: usize,
     /// With the kernel path held off, and how long; not under `userspace`.
@@ -77,6 +80,8 @@ pub(super) struct Circumstances {
     pub(super) timelines_first: Vec<Vec<Timeline>>,
     /// What the proxy carried over TCP when counting ended.
     pub(super) connections: Vec<Connection>,
+    /// Publishers and players of SRT.
+    pub(super) srt: SrtRows,
 }
 
 impl Report {
@@ -96,12 +101,13 @@ impl Report {
             webrtc: webrtc(&rows, window),
             rows,
             tcp: protocols::tcp_rows(tcp, view),
+            srt: given.srt,
             publishing: tcp.publishing(),
             before: given.before,
             after: (window.duration(), window.cpu()),
             ends: Ends::new(window),
             forwarded: ["xdp", "tc"].map(|engine| window.forwarded(engine)),
-            sessions: [cast.sessions(), status.totals.offloaded],
+            sessions: [cast.sessions(), status.offloaded("webrtc")],
             everyone_after: given.everyone_after,
             ticks: given.ticks,
             broken: Vec::new(),
@@ -112,12 +118,18 @@ impl Report {
 
     /// The rows of the table.
     pub(super) fn protocols(&self) -> Vec<ProtocolRow> {
-        self.webrtc.iter().cloned().chain(self.tcp.iter().map(ProtocolRow::from)).collect()
+        let tcp = self.tcp.iter().map(ProtocolRow::from);
+        self.webrtc.iter().chain(&self.srt.rows).cloned().chain(tcp).collect()
     }
 
     /// Numbers lost at counting viewers, over the whole run.
     pub(super) fn missing(&self) -> u64 {
         missing(&self.rows)
+    }
+
+    /// Packets lost by SRT, over the whole run.
+    pub(super) fn missing_by_srt(&self) -> u64 {
+        self.srt.rows.iter().map(|row| row.missing).sum()
     }
 
     /// Pictures lost over TCP, over the whole run.

@@ -87,6 +87,8 @@ pub(super) struct Traffic {
     pub(super) userspace: u64,
     /// Counted by the origins, both ways.
     pub(super) at_origins: u64,
+    /// Of both paths, towards clients.
+    pub(super) to_clients: u64,
 }
 
 impl Window<'_> {
@@ -173,19 +175,32 @@ impl Window<'_> {
             return since(|session| session.datagrams_in);
         }
         let arrived = self.last.client.arrived.saturating_sub(self.first.client.arrived);
-        arrived.saturating_sub(since(|session| session.datagrams_out))
+        let by_srt: u64 = [true, false].map(|publishes| self.srt(publishes).to_clients).iter().sum();
+        arrived.saturating_sub(since(|session| session.datagrams_out) + by_srt)
     }
 
     /// What passed of the sessions that `wanted` picks by the name of their stream and whether they publish.
     pub(super) fn traffic(self, wanted: impl Fn(&str, bool) -> bool) -> Traffic {
-        let (first, last) = (Totals::of(self.first, &wanted), Totals::of(self.last, &wanted));
-        let sessions = self.last.status.sessions.iter().filter(|session| is_wanted(session, &wanted));
+        self.traffic_of("webrtc", wanted)
+    }
+
+    /// What passed by SRT of publishers, or of players.
+    pub(super) fn srt(self, publishes: bool) -> Traffic {
+        self.traffic_of("srt", |_, role| role == publishes)
+    }
+
+    fn traffic_of(self, protocol: &str, wanted: impl Fn(&str, bool) -> bool) -> Traffic {
+        let (first, last) =
+            (Totals::of(self.first, protocol, &wanted), Totals::of(self.last, protocol, &wanted));
+        let sessions =
+            self.last.status.sessions.iter().filter(|session| is_wanted(session, protocol, &wanted));
         Traffic {
             sessions: sessions.clone().count(),
             origins: sessions.map(|session| origin_name(&session.media)).collect(),
             kernel: last.kernel.saturating_sub(first.kernel),
             userspace: last.userspace.saturating_sub(first.userspace),
             at_origins: last.at_origins.saturating_sub(first.at_origins),
+            to_clients: last.to_clients.saturating_sub(first.to_clients),
         }
     }
 }
@@ -199,23 +214,28 @@ struct Totals {
     kernel: u64,
     userspace: u64,
     at_origins: u64,
+    to_clients: u64,
 }
 
 impl Totals {
-    fn of(sample: &Sample, wanted: impl Fn(&str, bool) -> bool) -> Self {
-        let sessions = sample.status.sessions.iter().filter(|session| is_wanted(session, &wanted));
+    fn of(sample: &Sample, protocol: &str, wanted: impl Fn(&str, bool) -> bool) -> Self {
+        let sessions = sample.status.sessions.iter().filter(|session| is_wanted(session, protocol, &wanted));
+        let to_clients = |session: &Session| {
+            session.userspace.to_client + session.kernel.map_or(0, |kernel| kernel.to_client)
+        };
         let at_origins = sample.origin_stats.iter().flat_map(|origin| &origin.sessions);
         let at_origins = at_origins.filter(|session| wanted(name_of(&session.stream), session.publish));
         Self {
             kernel: sessions.clone().filter_map(|session| session.kernel).map(|both| both.total()).sum(),
-            userspace: sessions.map(|session| session.userspace.total()).sum(),
+            userspace: sessions.clone().map(|session| session.userspace.total()).sum(),
+            to_clients: sessions.map(to_clients).sum(),
             at_origins: at_origins.map(|session| session.datagrams_in + session.datagrams_out).sum(),
         }
     }
 }
 
-fn is_wanted(session: &Session, wanted: impl Fn(&str, bool) -> bool) -> bool {
-    wanted(name_of(&session.stream), session.role == "publisher")
+fn is_wanted(session: &Session, protocol: &str, wanted: impl Fn(&str, bool) -> bool) -> bool {
+    session.protocol == protocol && wanted(name_of(&session.stream), session.role == "publisher")
 }
 
 /// The last part of a stream's path; load streams are one.

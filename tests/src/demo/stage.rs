@@ -12,6 +12,7 @@ use crate::netns::{Namespace, Routed};
 use crate::origin::{LiveStats, Origin, OriginStats};
 use crate::proxy::{Engine, Proxy, Status};
 use crate::site;
+use crate::srt::SRT_PORT;
 
 const END: Duration = Duration::from_secs(5);
 /// What the origins' ids begin with.
@@ -55,6 +56,11 @@ impl<'a> Stage<'a> {
 
     pub(super) fn http(&self, file: &str) -> String {
         format!("http://{}/live/{file}", SocketAddr::from((Routed::PROXY, HTTP_PORT)))
+    }
+
+    /// Where callers of SRT call.
+    pub(super) fn srt(&self) -> SocketAddr {
+        SocketAddr::from((Routed::PROXY, SRT_PORT))
     }
 
     /// The streams over TCP that the proxy carries.
@@ -107,6 +113,7 @@ impl<'a> Stage<'a> {
 
 fn origin(namespace: &Namespace, ip: Ipv4Addr, server_id: &str) -> Result<Origin> {
     site::origin_with(namespace, ip, Routed::PROXY_INSIDE, |config| {
-        server_id.clone_into(&mut config.server_id)
+        server_id.clone_into(&mut config.server_id);
+        config.srt = Some(SocketAddr::from((ip, 0)));
     })
 }

@@ -84,7 +84,7 @@ fn ends(report: &Report) -> String {
     let [to_origins, to_clients] = ends.lost.map(|lost| grouped(lost.max(0).unsigned_abs()));
     let [xdp, tc] = report.forwarded.map(grouped);
     let mut rows = vec![
-        ["WebRTC at both ends".to_owned(), format!("{} datagrams sent", grouped(ends.sent))],
+        ["WebRTC and SRT at both ends".to_owned(), format!("{} datagrams sent", grouped(ends.sent))],
         [String::new(), format!("{} arrived", grouped(ends.arrived))],
         [
             String::new(),
@@ -109,11 +109,14 @@ fn ends(report: &Report) -> String {
 /// What to remember.
 fn in_short(report: &Report) -> String {
     let datagrams = grouped(report.ends.arrived);
-    let lost = match (report.missing(), report.missing_over_tcp()) {
-        (0, 0) => "nothing was lost by any protocol".to_owned(),
-        (packets, pictures) => {
-            format!("{} RTP packets and {} pictures over TCP were lost", grouped(packets), grouped(pictures))
-        }
+    let lost = match (report.missing(), report.missing_by_srt(), report.missing_over_tcp()) {
+        (0, 0, 0) => "nothing was lost by any protocol".to_owned(),
+        (packets, by_srt, pictures) => format!(
+            "{} RTP packets, {} SRT packets and {} pictures over TCP were lost",
+            grouped(packets),
+            grouped(by_srt),
+            grouped(pictures)
+        ),
     };
     let after = cpu(report.after.1.process);
     match (report.ends.offloaded, report.before) {

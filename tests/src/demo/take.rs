@@ -9,6 +9,7 @@ use super::host_link::HostLink;
 use super::protocols::timelines;
 use super::report::{Circumstances, Report, streams};
 use super::sample::{Cpu, Window};
+use super::srt_cast::SrtCast;
 use super::stage::Stage;
 use super::tcp_cast::{STREAMS, TcpCast};
 use super::watch::{Phase, Watch};
@@ -38,60 +39,81 @@ pub(super) fn run(
     let network = Routed::new()?;
     let link = keeps.then(|| HostLink::to(&network)).transpose()?;
     let stage = Stage::start(&network, engine)?;
-    let (mut cast, mut tcp) = (Cast::new()?, TcpCast::new()?);
-    let mut watch = Watch::start(&stage, interrupt, tcp.pictures.clone())?;
-    let mut report = measure(plan, engine, (&mut cast, &mut tcp), (&stage, &mut watch), started)?;
+    let mut casts = Casts { webrtc: Cast::new()?, tcp: TcpCast::new()?, srt: SrtCast::default() };
+    let mut watch = Watch::start(&stage, interrupt, casts.tcp.pictures.clone())?;
+    let mut report = measure(plan, engine, &mut casts, (&stage, &mut watch), started)?;
     show(&report)?;
     if let Some(link) = &link {
         link.explain(&network, plan);
         keep(&mut watch, Phase::counted(engine))?;
     }
     say("ending every session, then the proxy");
-    report.broken.extend(tcp.end());
-    report.broken.extend(cast.end(&stage));
+    drop(casts.srt);
+    report.broken.extend(casts.tcp.end());
+    report.broken.extend(casts.webrtc.end(&stage));
     report.broken.extend(stage.end());
     Ok(report)
+}
+
+/// Everyone who publishes and plays.
+struct Casts {
+    webrtc: Cast,
+    tcp: TcpCast,
+    srt: SrtCast,
 }
 
 fn measure(
     plan: &Plan,
     engine: Engine,
-    (cast, tcp): (&mut Cast, &mut TcpCast),
+    casts: &mut Casts,
     (stage, watch): (&Stage<'_>, &mut Watch<'_>),
     started: Instant,
 ) -> Result<Report> {
     if engine.is_kernel() {
         stage.switch_offload(false)?;
     }
-    let everyone_after = enter(plan, (cast, tcp), (stage, watch), started)?;
+    let everyone_after = enter(plan, casts, (stage, watch), started)?;
     let before = if engine.is_kernel() { Some(hold_off(plan.before, watch)?) } else { None };
     stage.switch_offload(true)?;
     let phase = Phase::counted(engine);
-    let all = cast.sessions();
+    let all = casts.webrtc.sessions() + casts.srt.sessions();
     let offloaded = || !engine.is_kernel() || all_offloaded(stage, all);
     watch.until(phase, PATIENCE, offloaded)?;
     let first = watch.during(phase, FIRST_SECOND)?;
-    let (seen_first, timelines_first) = (see(plan, cast), timelines(tcp));
+    let (seen_first, timelines_first) = (see(plan, &casts.webrtc), timelines(&casts.tcp));
+    let srt_first = casts.srt.seen();
     let last = watch.during(phase, plan.after)?;
+    let window = Window { first: &first, last: &last };
+    let srt = casts.srt.rows(window, &srt_first);
     let (ticks, connections) = (watch.ticks().to_vec(), stage.connections()?);
-    let given =
-        Circumstances { engine, before, everyone_after, ticks, seen_first, timelines_first, connections };
-    Ok(Report::new(plan, (cast, tcp), Window { first: &first, last: &last }, given))
+    let given = Circumstances {
+        engine,
+        before,
+        everyone_after,
+        ticks,
+        seen_first,
+        timelines_first,
+        connections,
+        srt,
+    };
+    Ok(Report::new(plan, (&casts.webrtc, &mut casts.tcp), window, given))
 }
 
 /// Publishers first: a player of nothing would get nothing to decode. Returns when everyone had something.
 fn enter(
     plan: &Plan,
-    (cast, tcp): (&mut Cast, &mut TcpCast),
+    Casts { webrtc: cast, tcp, srt }: &mut Casts,
     (stage, watch): (&Stage<'_>, &mut Watch<'_>),
     started: Instant,
 ) -> Result<Duration> {
     cast.publish(stage, plan)?;
     watch.until(Phase::Starting, PATIENCE, || cast.publishers_are_connected())?;
     tcp.publish(stage)?;
+    srt.publish(stage)?;
     watch.until(Phase::Starting, PATIENCE, || stage.has_segments(STREAMS.len()))?;
     cast.play(stage, plan)?;
     tcp.play(stage)?;
+    srt.play(stage)?;
     watch.until(Phase::Starting, PATIENCE, || cast.everyone_has_media() && tcp.everyone_has_media())?;
     Ok(started.elapsed())
 }

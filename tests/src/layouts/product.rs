@@ -5,7 +5,7 @@ use std::{fmt, net::SocketAddr, time::Duration};
 use anyhow::{Context as _, Result};
 use bench_tables::{Hop, Link};
 use proxy_userspace::datapath::{
-    Datapath as _, Egress, Engine, FlowId, FlowSpec, InstallError, NextHopId, NextHopSpec,
+    Datapath as _, Egress, Engine, FlowId, FlowSpec, InstallError, NextHopId, NextHopSpec, Protocol,
     kernel::{EngineChoice, KernelDatapath, KernelOptions},
 };
 
@@ -51,7 +51,7 @@ impl Product {
             [kernel.add_next_hop(&hop(&site.to_origin()))?, kernel.add_next_hop(&hop(&site.to_client()))?];
         // Makes the service one that strangers' packets are dropped at, as it is where a session is.
         let Flow { client, service, .. } = Flow::number(0);
-        kernel.bind(client.into(), service.into());
+        kernel.bind(client.into(), service.into(), Protocol::WebRtc);
         let mut product = Self { kernel, hops, attached: Vec::new(), flows: Vec::new() };
         for flow in (0..flows).map(Flow::number) {
             product.install(flow)?;
@@ -74,7 +74,15 @@ impl Product {
         let [client, service, source, origin] =
             [flow.client, flow.service, flow.source, flow.origin].map(SocketAddr::V4);
         let [to_origin, to_client] = self.hops;
-        match self.kernel.install(&FlowSpec { client, service, source, origin, to_origin, to_client }) {
+        match self.kernel.install(&FlowSpec {
+            protocol: Protocol::WebRtc,
+            client,
+            service,
+            source,
+            origin,
+            to_origin,
+            to_client,
+        }) {
             Ok(id) => {
                 self.flows.push((flow, id));
                 Ok(true)

@@ -10,7 +10,7 @@ use str0m::change::{SdpAnswer, SdpPendingOffer};
 use str0m::media::{Direction, MediaKind, Mid, Pt};
 use str0m::net::{Protocol, Receive, Transmit};
 use str0m::rtp::RtpWrite;
-use str0m::{Candidate, Event, Input, Output, Rtc};
+use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc};
 
 use super::path::{self, Framed, Path};
 use super::sequence::Sequence;
@@ -272,6 +272,9 @@ impl Peer {
                 self.stats.first_media_after = Some(self.stats.first_media_after.unwrap_or_else(after));
             }
             Event::Closed => self.stats.closed_by_peer = true,
+            Event::IceConnectionStateChange(IceConnectionState::Disconnected) => {
+                self.stats.lost = Some(now);
+            }
             _ => {}
         }
     }

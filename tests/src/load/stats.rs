@@ -74,6 +74,8 @@ pub struct ClientStats {
     pub disconnected: bool,
     /// The other side ended the session.
     pub closed_by_peer: bool,
+    /// When the client noticed that nobody answers its checks any more.
+    pub lost: Option<Instant>,
     /// Received RTP streams, counted on the wire.
     pub tracks: Vec<Track>,
     /// Changes of address.
@@ -94,6 +96,7 @@ impl ClientStats {
             socket_errors: 0,
             disconnected: false,
             closed_by_peer: false,
+            lost: None,
             tracks: Vec::new(),
             migrations: Vec::new(),
         }

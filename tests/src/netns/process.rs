@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 const PATIENCE: Duration = Duration::from_secs(5);
+const COURTESY: Duration = Duration::from_millis(300);
 const STEP: Duration = Duration::from_millis(10);
 
 /// A running child.
@@ -60,13 +61,17 @@ impl Process {
         }
     }
 
-    /// Asks the process to end by SIGTERM and kills it if it has not after five seconds.
+    /// Asks the process to end by SIGTERM, soon again by SIGINT, for what waits for its clients, and kills it if it has not
+    /// after five seconds.
     ///
     /// # Errors
     /// When the process cannot be waited for.
     pub fn stop(&mut self) -> Result<ExitStatus> {
         if self.child.try_wait()?.is_none() {
             self.signal(Signal::TERM)?;
+        }
+        if self.wait(COURTESY).is_err() {
+            self.signal(Signal::INT)?;
         }
         self.wait(PATIENCE).or_else(|_| {
             self.child.kill()?;

@@ -2,15 +2,15 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use str0m::IceCreds;
 
 use super::console::{Console, Ids};
 use super::media::{Answer, Command};
-use super::session::{Offer, Role};
+use super::session::{Asked, Offer, Role};
 use super::{Candidate, OriginConfig, RtcTcp, SIGNATURE, tcp};
 use crate::http::{Arrived, Headers, Response, Server, answer};
 use crate::mailbox::Sender;
@@ -83,6 +83,7 @@ impl Api {
         let stream = request.query("stream").unwrap_or("livestream");
         let host = request.headers.get("host").unwrap_or_default();
         let offer = offer(request, role, format!("{app}/{stream}"), host, request.body.clone()).ok()?;
+        let offer = Offer { asked: asked_credentials(request).ok()?, ..offer };
         let Answer { sdp, username, token } = self.ask(offer).ok()?;
         let location =
             format!("/rtc/v1/whip/?action=delete&token={token}&app={app}&stream={stream}&session={username}");
@@ -176,18 +177,26 @@ fn offer(request: &Arrived, role: Role, stream: String, host: &str, sdp: String)
     let asked = request.query("eip").or_else(|| request.query("candidate"));
     let asked = asked.map(str::parse).transpose().context("failed to parse the candidate")?;
     let called = host.parse().ok().map(|Candidate { ip, .. }| Candidate::at(ip));
-    let credentials = request.query("ice-ufrag").zip(request.query("ice-pwd"));
-    let credentials =
-        credentials.filter(|(ufrag, pwd)| (4..=32).contains(&ufrag.len()) && (22..=32).contains(&pwd.len()));
     Ok(Offer {
         role,
         stream,
         sdp,
         candidates: asked.into_iter().chain(called).collect(),
-        credentials: credentials.map(|(ufrag, pass)| IceCreds { ufrag: ufrag.into(), pass: pass.into() }),
+        asked: Asked::default(),
         client_ip: client_ip(request),
         host: request.headers.get("host").unwrap_or_default().to_owned(),
     })
+}
+
+/// By WHIP and WHEP alone, either by itself; SRS refuses the request if one has a wrong length.
+fn asked_credentials(request: &Arrived) -> Result<Asked> {
+    let asked = |name, lengths: RangeInclusive<usize>| {
+        let value = request.query(name).filter(|value| !value.is_empty());
+        let fits = value.is_none_or(|value| lengths.contains(&value.len()));
+        ensure!(fits, "{name} has a wrong length");
+        Ok(value.map(str::to_owned))
+    };
+    Ok(Asked { ufrag: asked("ice-ufrag", 4..=32)?, pwd: asked("ice-pwd", 22..=32)? })
 }
 
 fn client_ip(request: &Arrived) -> IpAddr {

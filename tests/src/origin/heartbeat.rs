@@ -16,6 +16,8 @@ use crate::http::{Request, Url};
 pub struct Heartbeat {
     /// The proxy's registration address.
     pub url: String,
+    /// Those of other proxies, which SRS has no setting for: proxies that share no registry get a copy of its heartbeat.
+    pub copies: Vec<String>,
     /// The time between two posts.
     pub interval: Duration,
     /// The operator's label of the origin.
@@ -55,6 +57,8 @@ enum Body<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         http: Option<[String; 1]>,
         api: [String; 1],
+        #[serde(skip_serializing_if = "Option::is_none")]
+        srt: Option<[String; 1]>,
         rtc: Vec<String>,
     },
 }
@@ -72,6 +76,7 @@ impl Heartbeat {
     pub fn every_second(url: impl Into<String>, device_id: impl Into<String>, ip: impl Into<IpAddr>) -> Self {
         Self {
             url: url.into(),
+            copies: Vec::new(),
             interval: Duration::from_secs(1),
             device_id: device_id.into(),
             ip: ip.into(),
@@ -81,13 +86,16 @@ impl Heartbeat {
     }
 
     pub(super) fn start(self, config: &OriginConfig, endpoints: Endpoints) -> Result<Beating> {
-        let url = Url::parse(&self.url)?;
+        let urls = std::iter::once(&self.url).chain(&self.copies).map(|url| Url::parse(url));
+        let urls = urls.collect::<Result<Vec<_>>>()?;
         let body = serde_json::to_string(&self.body(config, endpoints))?;
         let (stop, stopped) = mpsc::channel();
         thread::spawn(move || {
             loop {
-                // An origin does not care whether a proxy listens; it tries again at the next beat.
-                let _ = self.request(&url, &body).send();
+                for url in &urls {
+                    // An origin does not care whether a proxy listens; it tries again at the next beat.
+                    let _ = self.request(url, &body).send();
+                }
                 if stopped.recv_timeout(self.interval) != Err(mpsc::RecvTimeoutError::Timeout) {
                     return;
                 }
@@ -118,6 +126,7 @@ impl Heartbeat {
                 rtmp: endpoints.rtmp.map(|address| [address.port().to_string()]),
                 http: endpoints.http.map(|address| [address.port().to_string()]),
                 api: [endpoints.api.port().to_string()],
+                srt: endpoints.srt.map(|address| [format!("udp://0.0.0.0:{}", address.port())]),
                 rtc: rtc(endpoints),
             },
         }

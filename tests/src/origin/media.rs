@@ -16,7 +16,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use str0m::IceCreds;
 
 use super::routes::Routes;
-use super::session::{Emitted, Local, MediaPacket, Offer, Outlets, Received, Role, Session, SessionId};
+use super::session::{
+    Asked, Emitted, Local, MediaPacket, Offer, Outlets, Received, Role, Session, SessionId,
+};
 use super::stats::OriginStats;
 use super::streams::Streams;
 use super::tcp::{Link, Links, Remote};
@@ -263,12 +265,15 @@ impl Media {
         Ok(Answer { sdp, username, token })
     }
 
-    /// What the caller asked for, unless another session has it already; then SRS draws its own.
+    /// What the caller asked for. Where another session has the user name already, SRS draws another ufrag, and the password
+    /// stays.
     fn credentials(&self, offer: &Offer) -> IceCreds {
-        let is_free =
-            |asked: &&IceCreds| !self.routes.has_username(&format!("{}:{}", asked.ufrag, offer.ufrag()));
-        let drawn = || IceCreds { ufrag: random_id(8), pass: random_id(32) };
-        offer.credentials.as_ref().filter(is_free).cloned().unwrap_or_else(drawn)
+        let Asked { ufrag, pwd } = &offer.asked;
+        let is_free = |asked: &&String| !self.routes.has_username(&format!("{asked}:{}", offer.ufrag()));
+        IceCreds {
+            ufrag: ufrag.as_ref().filter(is_free).cloned().unwrap_or_else(|| random_id(8)),
+            pass: pwd.clone().unwrap_or_else(|| random_id(32)),
+        }
     }
 
     fn candidates(&self, offer: &Offer) -> Result<Vec<(Transport, SocketAddr)>> {

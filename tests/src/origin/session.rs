@@ -29,6 +29,13 @@ pub(super) enum Role {
     Player,
 }
 
+/// The parts of ICE credentials that a caller asks for.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    pub(super) ufrag: Option<String>,
+    pub(super) pwd: Option<String>,
+}
+
 /// What the API read from a request.
 #[derive(Debug)]
 pub(super) struct Offer {
@@ -38,7 +45,7 @@ pub(super) struct Offer {
     /// Candidate addresses that the request names.
     pub(super) candidates: Vec<super::Candidate>,
     /// The credentials that the caller asks for.
-    pub(super) credentials: Option<IceCreds>,
+    pub(super) asked: Asked,
     pub(super) client_ip: IpAddr,
     pub(super) host: String,
 }

@@ -50,6 +50,8 @@ const UNSAFE_HOMES: &[&str] = &[
     "tests/tests/allocations.rs",
     // The address and an option of a packet socket.
     "tests/src/impaired.rs",
+    // Calls into libsrt.
+    "tests/src/srt/library.rs",
     // Frames in batches from a packet socket.
     "tests/src/relay_bench/generator.rs",
 ];

@@ -2,6 +2,16 @@
 
 use super::{StreamUrlError, split_query};
 
+/// What an SRT caller wants, as its stream id says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SrtMode {
+    /// To play, which is what SRS takes a stream id for that does not say.
+    #[default]
+    Request,
+    /// To publish.
+    Publish,
+}
+
 /// What SRS publishes or plays if the caller sends no stream id.
 const DEFAULT_PATH: &str = "live/livestream";
 
@@ -11,12 +21,15 @@ pub(super) struct StreamId<'a> {
     /// App and stream.
     pub(super) path: &'a str,
     pub(super) query: &'a str,
+    pub(super) mode: SrtMode,
+    /// The path is that of `r=`, which counts more than one in `h=`, wherever they stand.
+    has_resource: bool,
 }
 
 impl<'a> StreamId<'a> {
     pub(super) fn parse(text: &'a str) -> Result<Self, StreamUrlError> {
         if text.is_empty() {
-            return Ok(Self { path: DEFAULT_PATH, ..Self::default() });
+            return Ok(Self { path: DEFAULT_PATH, mode: SrtMode::Publish, ..Self::default() });
         }
         let Some(pairs) = text.strip_prefix("#!::") else {
             let (path, query) = split_query(text);
@@ -33,8 +46,8 @@ impl<'a> StreamId<'a> {
     fn take(&mut self, key: &str, value: &'a str) -> Result<(), StreamUrlError> {
         match key {
             "h" => self.take_host(value),
-            "r" => self.path = value,
-            "m" => check_mode(value)?,
+            "r" => (self.path, self.has_resource) = (value, true),
+            "m" => self.mode = mode(value)?,
             "vhost" | "domain" if self.host.is_empty() => self.host = value,
             _ => {}
         }
@@ -45,16 +58,23 @@ impl<'a> StreamId<'a> {
     fn take_host(&mut self, value: &'a str) {
         match value.split_once('/') {
             None => self.host = value,
-            Some((vhost, path)) if path.contains('/') => (self.host, self.path) = (vhost, path),
-            Some(_) => self.path = value,
+            Some((vhost, path)) if path.contains('/') => {
+                self.host = vhost;
+                self.take_path(path);
+            }
+            Some(_) => self.take_path(value),
+        }
+    }
+
+    fn take_path(&mut self, path: &'a str) {
+        if !self.has_resource {
+            self.path = path;
         }
     }
 }
 
-fn check_mode(mode: &str) -> Result<(), StreamUrlError> {
-    if ["request", "publish"].iter().any(|known| known.eq_ignore_ascii_case(mode)) {
-        Ok(())
-    } else {
-        Err(StreamUrlError::SrtMode)
-    }
+fn mode(word: &str) -> Result<SrtMode, StreamUrlError> {
+    let modes = [("request", SrtMode::Request), ("publish", SrtMode::Publish)];
+    let known = modes.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(word));
+    known.map(|(_, mode)| mode).ok_or(StreamUrlError::SrtMode)
 }

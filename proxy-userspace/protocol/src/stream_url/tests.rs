@@ -49,6 +49,12 @@ const DEFAULT_VHOST_CALLS: &[(&str, Call)] = &[
     ("SRT by unlisted host", |r| r.srt("#!::h=unlisted.example.com,r=live/s1,m=request")),
     ("SRT old style", |r| r.srt("#!::h=live/s1,m=PUBLISH")),
     ("SRT with ampersands", |r| r.srt("#!::m=request&&r=live/s1?token=x;user=bob")),
+    ("SRT with a resource behind an old host", |r| r.srt("#!::h=live/other,r=live/s1")),
+    ("SRT with a resource before an old host", |r| r.srt("#!::r=live/s1,h=live/other")),
+    ("SRT with keys that end as others begin", |r| {
+        r.srt("#!::auth=x.y,user=bob,r=live/s1,m=publish,fresh=no,her=live/other")
+    }),
+    ("SRT bare path with a query", |r| r.srt("live/s1?secret=x")),
     ("SRT bare path", |r| r.srt("live/s1")),
     ("SRT bare stream", |r| r.srt("s1")),
 ];
@@ -112,6 +118,29 @@ fn only_the_last_extension_of_a_path_is_cut() {
 fn unnamed_streams_are_those_srs_assumes() {
     check(&rules().http(None, "/rtc/v1/whip/", None), "__defaultVhost__/live/livestream");
     check(&rules().srt(""), "__defaultVhost__/live/livestream");
+}
+
+#[test]
+fn defect_14_every_stream_id_that_srs_accepts_is_a_stream_and_a_mode() {
+    use SrtMode::{Publish, Request};
+    let rows = [
+        ("#!::r=live/s1,m=publish", "live/s1", Publish),
+        ("#!::m=Request,r=live/s1", "live/s1", Request),
+        ("#!::r=live/s1", "live/s1", Request),
+        ("#!::h=live/s1,m=publish", "live/s1", Publish),
+        ("#!::h=srs.srt.com.cn/live/s1,m=publish", "live/s1", Publish),
+        ("#!::h=live/s1?secret=m=publish,m=request", "live/s1", Request),
+        ("#!::auth=h,user=bob,r=live/s1,form=publish", "live/s1", Request),
+        ("live/s1", "live/s1", Request),
+        ("s1", "live/s1", Request),
+        ("", "live/livestream", Publish),
+    ];
+    for (id, path, mode) in rows {
+        let key = format!("{DEFAULT_VHOST}/{path}").parse().unwrap();
+        assert_eq!(rules().srt_request(id), Ok((key, mode)), "{id}");
+    }
+    let go = go_rules().srt_request("#!::r=live/s1,m=publish").unwrap();
+    assert_eq!(go.1, Publish);
 }
 
 #[test]

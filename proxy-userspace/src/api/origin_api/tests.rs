@@ -20,7 +20,7 @@ use super::*;
 use crate::{
     api::testing::{Asked, PATIENCE, TestOrigin, send, text},
     config::Config,
-    origin::{OriginId, memory::MemoryRegistry},
+    origin::{OriginId, balance::Terms, memory::MemoryRegistry},
 };
 
 const TOKEN: &str = "Bearer s3cret";
@@ -76,7 +76,7 @@ impl Rig {
     fn with(variables: &[(&str, &str)]) -> Self {
         let fixed = [("PROXY_ORIGIN_PROBE_INTERVAL", "0s"), ("PROXY_API_ORIGIN_TIMEOUT", "1s")];
         let config = Config::from_variables(fixed.into_iter().chain(variables.iter().copied())).unwrap();
-        let (registry, _events) = MemoryRegistry::new(config.origins);
+        let (registry, _events) = MemoryRegistry::new(config.origins, config.balancing.clone());
         let router = router(OriginApi::new(&config, Arc::clone(&registry) as _));
         let ends = Connection {
             peer: SocketAddr::from(([192, 0, 2, 1], 4000)),
@@ -107,7 +107,7 @@ impl Rig {
             rtc: None,
             rtc_tcp: None,
         };
-        self.registry.register(origin).await.unwrap();
+        self.registry.register(origin, Terms::default()).await.unwrap();
     }
 
     async fn ask(&self, method: Method, target: &str, headers: &[(&str, &str)]) -> Response {

@@ -15,10 +15,11 @@ use proxy_common::family::prefix;
 use proxy_protocol::{
     ice::UfragPair,
     query,
+    routed_ufrag::{PWD_PARAMETER, UFRAG_PARAMETER},
     sdp::{Answer, OurCandidates},
     stream_url::StreamKey,
 };
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     ApiError, OfferError, Signalling,
@@ -30,9 +31,10 @@ use super::{
 };
 use crate::{
     api::{Connection, body::read_request, client_address::ClientAddress},
+    fleet::Fleet,
     origin::Origin,
     rate_limit::Exceeded,
-    session::SessionOffer,
+    session::{Kind, Role, SessionOffer, WebRtc},
 };
 
 /// A client's request, body read.
@@ -58,6 +60,13 @@ impl ClientRequest {
         query::percent_decode(query::value(self.query(), "session")?).parse().ok()
     }
 
+    /// Whether the proxy may choose the credentials: SRS takes them from queries of WHIP and WHEP alone, and who gives some
+    /// knows why.
+    fn leaves_credentials_to_us(&self) -> bool {
+        let gives = |name| query::value(self.query(), name).is_some();
+        !self.endpoint.is_json() && !gives(UFRAG_PARAMETER) && !gives(PWD_PARAMETER)
+    }
+
     fn outgoing(&self) -> Outgoing {
         Outgoing::new(&self.parts, self.body.clone(), &self.client)
     }
@@ -81,7 +90,8 @@ impl Signalling {
     pub(super) async fn negotiate(&self, request: &ClientRequest) -> Result<Response, ApiError> {
         let offer = Offer::read(request, &self.rules)?;
         self.admit(request.client.ip).inspect_err(|why| self.sink.refused(*why))?;
-        let (origin, response) = self.send_to_stream(&offer.stream, &request.outgoing()).await?;
+        let (origin, response) =
+            self.send_to_stream(&offer.stream, |origin| self.offer_to(origin, request)).await?;
         if ![StatusCode::OK, StatusCode::CREATED].contains(&response.status()) {
             return Ok(response.map(Body::from));
         }
@@ -91,6 +101,19 @@ impl Signalling {
             self.release(request, &origin, location).await;
         }
         accepted
+    }
+
+    /// The offer as `origin` gets it: with credentials that name it, if the proxies of a fleet share a key.
+    fn offer_to(&self, origin: &Origin, request: &ClientRequest) -> Outgoing {
+        let outgoing = request.outgoing();
+        match self.chooses(request) {
+            Some(fleet) => outgoing.with_credentials(&fleet.credentials(origin)),
+            None => outgoing,
+        }
+    }
+
+    fn chooses(&self, request: &ClientRequest) -> Option<&Fleet> {
+        self.fleet.as_ref().filter(|_| request.leaves_credentials_to_us())
     }
 
     /// Before an origin is asked, which would keep a session of its own for each request.
@@ -117,17 +140,26 @@ impl Signalling {
             warn!(%error, origin = %origin.id, "origin's SDP answer cannot be used");
             UNUSABLE
         })?;
+        if self.chooses(request).is_some_and(|fleet| !fleet.has_taken(origin, &sdp)) {
+            info!(origin = %origin.id, "origin chose the ufrag or password itself: only this proxy can go on with the session");
+        }
         let (ours, tcp) = self.with_our_candidates(request, origin, &sdp).await;
         let session = SessionOffer {
-            stream: offer.stream.clone(),
+            stream: Some(offer.stream.clone()),
             origin: origin.clone(),
-            ufrags: UfragPair::new(sdp.ufrag(), &offer.ufrag),
-            pwd: sdp.pwd().clone(),
             client_ip: request.client.ip,
-            role: offer.role,
-            tcp,
+            role: Some(offer.role),
+            kind: Kind::WebRtc(WebRtc {
+                ufrags: UfragPair::new(sdp.ufrag(), &offer.ufrag),
+                pwd: sdp.pwd().clone(),
+                tcp,
+            }),
         };
+        let is_publisher = session.role == Some(Role::Publisher);
         self.sink.offered(session).await?;
+        if is_publisher {
+            self.registry.published(&offer.stream, &origin.id).await;
+        }
         Ok(Response::from_parts(head, answer.replace_sdp(&body, &ours).into()))
     }
 
@@ -177,33 +209,44 @@ impl Signalling {
         Ok(response.map(Body::from))
     }
 
-    /// Sends to the origin of a session that lives, else to that of the stream in the query.
+    /// The origin of a session that lives here, or that a proxy of the fleet has made.
+    async fn origin_of(&self, ufrags: &UfragPair) -> Option<Arc<Origin>> {
+        if let Some(origin) = self.sink.origin_of(ufrags).await {
+            return Some(origin);
+        }
+        let fleet = self.fleet.as_ref()?;
+        fleet.find(ufrags.local(), self.registry.serving().await).map(|(origin, _pwd)| origin)
+    }
+
+    /// Sends to the origin of a session, else to that of the stream in the query.
     async fn send_to_session(
         &self,
         session: Option<&UfragPair>,
         request: &ClientRequest,
     ) -> Result<Response<Bytes>, ApiError> {
-        if let Some(origin) = session.and_then(|ufrags| self.sink.origin_of(ufrags)) {
+        if let Some(ufrags) = session
+            && let Some(origin) = self.origin_of(ufrags).await
+        {
             return self.send_to_origin(&origin, request.outgoing()).await;
         }
         let stream = offer::stream_of_url(&request.parts, &self.rules)?;
-        Ok(self.send_to_stream(&stream, &request.outgoing()).await?.1)
+        Ok(self.send_to_stream(&stream, |_| request.outgoing()).await?.1)
     }
 
-    /// Sends to the origin of `stream`; if it cannot be connected, to the next one, once.
+    /// Sends to the origin of `stream` what it is to get; if it cannot be connected, to the next one, once.
     async fn send_to_stream(
         &self,
         stream: &StreamKey,
-        outgoing: &Outgoing,
+        outgoing: impl Fn(&Origin) -> Outgoing,
     ) -> Result<(Arc<Origin>, Response<Bytes>), ApiError> {
         let origin = self.pick(stream).await?;
-        match self.forwarder.send(api_of(&origin)?, outgoing.clone()).await {
+        match self.forwarder.send(api_of(&origin)?, outgoing(&origin)).await {
             Ok(response) => return Ok((origin, response)),
             Err(ForwardError::Connect) => self.registry.report_failure(&origin.id).await,
             Err(error) => return Err(error.into()),
         }
         let next = self.pick(stream).await?;
-        let response = self.send_to_origin(&next, outgoing.clone()).await?;
+        let response = self.send_to_origin(&next, outgoing(&next)).await?;
         Ok((next, response))
     }
 

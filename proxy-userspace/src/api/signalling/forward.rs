@@ -13,6 +13,10 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
+use proxy_protocol::{
+    routed_ufrag::{Credentials, PWD_PARAMETER, UFRAG_PARAMETER},
+    uri::with_parameter,
+};
 use tokio::time::timeout;
 
 use super::ApiError;
@@ -71,6 +75,16 @@ impl Outgoing {
         client.write_to(&mut headers);
         let target = target_of(&parts.uri);
         Self { method: parts.method.clone(), target, headers, body }
+    }
+
+    /// The same with the ICE credentials that the session is to have. They come first in the query: SRS cuts queries at `,` and
+    /// `;` too and counts the pieces, so that it might miss them behind others.
+    pub(super) fn with_credentials(mut self, credentials: &Credentials) -> Self {
+        let target = with_parameter(self.target.as_str(), PWD_PARAMETER, credentials.pwd.expose());
+        let target = with_parameter(&target, UFRAG_PARAMETER, credentials.ufrag.as_str());
+        // One that became too long stays as it is, and the origin chooses.
+        self.target = PathAndQuery::try_from(target).unwrap_or(self.target);
+        self
     }
 
     /// The DELETE of the resource at `location`, by the same client.
@@ -186,6 +200,25 @@ mod tests {
         let target = "/rtc/v1/whip//x%2F/?app=a+b&session=q/+%2B:z&&stream=%e6";
         let request = outgoing(target, &[]).into_request("[::1]:1985".parse().unwrap());
         assert_eq!(request.uri().to_string(), format!("http://[::1]:1985{target}"));
+    }
+
+    #[test]
+    fn credentials_come_before_what_the_client_asked_for_and_change_none_of_it() {
+        let key = proxy_protocol::routed_ufrag::FleetKey::new(b"one key for all of a fleet");
+        let credentials = key.credentials("vid-1-s-1", 1);
+        let (ufrag, pwd) = (&credentials.ufrag, credentials.pwd.expose());
+        for (asked, rest) in [
+            ("/rtc/v1/whip/?app=a+b&token=q/+%2B==,;z&&x", "&app=a+b&token=q/+%2B==,;z&&x"),
+            ("/rtc/v1/whip?app=live", "&app=live"),
+            ("/rtc/v1/whip/", ""),
+            ("/rtc/v1/whip/?", ""),
+        ] {
+            let sent = outgoing(asked, &[])
+                .with_credentials(&credentials)
+                .into_request("[::1]:1985".parse().unwrap());
+            let target = format!("/rtc/v1/whip/?ice-ufrag={ufrag}&ice-pwd={pwd}{rest}");
+            assert_eq!(sent.uri().path_and_query().unwrap().as_str(), target);
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Clients and origins on loopback, with the router between them.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     net::{Ipv4Addr, SocketAddr},
     time::{Duration, Instant},
 };
@@ -22,9 +22,11 @@ use crate::{
     api::Server,
     config::Listen,
     net::tcp::Listeners,
-    origin::{OriginId, OriginStatus, PickError},
+    origin::{OriginId, OriginStatus, PickError, balance::Terms},
     session::Role,
 };
+
+mod credentials;
 
 const OFFER: &str = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n\
                      a=ice-ufrag:cl+/\r\na=ice-pwd:cccccccccccccccccccccccc\r\n";
@@ -66,6 +68,18 @@ impl Recorded {
     fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
+
+    fn query(&self, name: &str) -> Option<&str> {
+        proxy_protocol::query::value(self.target.split_once('?')?.1, name)
+    }
+
+    /// `sdp` with those of the credentials that the query asks for.
+    fn with_credentials(&self, sdp: &str, taken: &[&str]) -> String {
+        let (ufrag, pwd) = ("ice-ufrag", "ice-pwd");
+        let asked = |name| self.query(name).filter(|_| taken.contains(&name));
+        let sdp = sdp.replace("ab12cd34", asked(ufrag).unwrap_or("ab12cd34"));
+        sdp.replace(&"o".repeat(32), asked(pwd).unwrap_or("oooooooooooooooooooooooooooooooo"))
+    }
 }
 
 /// What an origin does with a request.
@@ -75,6 +89,10 @@ enum Manner {
     Srs,
     /// The same, with media over TCP too.
     SrsOverTcp,
+    /// As SRS, which takes the credentials that a query asks for.
+    TakesCredentials,
+    /// As SRS where another session has the user name.
+    Clashes,
     /// An error of its own.
     Forbids,
     /// A JSON error, with status 200.
@@ -124,9 +142,13 @@ async fn record(request: Request<Body>) -> Recorded {
 async fn reply(manner: Manner, request: &Recorded) -> Response {
     let sdp = answer(ORIGIN_CANDIDATE);
     match manner {
-        Manner::Srs | Manner::SrsOverTcp if request.method == Method::DELETE => {
+        Manner::Srs | Manner::SrsOverTcp | Manner::TakesCredentials | Manner::Clashes
+            if request.method == Method::DELETE =>
+        {
             StatusCode::OK.into_response()
         }
+        Manner::TakesCredentials => created(request.with_credentials(&sdp, &["ice-ufrag", "ice-pwd"])),
+        Manner::Clashes => created(request.with_credentials(&sdp, &["ice-pwd"])),
         Manner::SrsOverTcp => created(answer_over_tcp(&sdp, ORIGIN_CANDIDATE, 1_000)),
         Manner::Srs if request.target.starts_with("/rtc/v1/play/") => {
             let sdp = serde_json::to_string(&sdp).unwrap();
@@ -176,11 +198,12 @@ struct ListedOrigins {
     origins: Vec<Arc<Origin>>,
     failed: Mutex<HashSet<OriginId>>,
     picked: Mutex<Vec<StreamKey>>,
+    published: Mutex<Vec<(StreamKey, OriginId)>>,
 }
 
 #[async_trait::async_trait]
 impl Registry for ListedOrigins {
-    async fn register(&self, _: Origin) -> Result<(), PickError> {
+    async fn register(&self, _: Origin, _: Terms) -> Result<(), PickError> {
         Ok(())
     }
 
@@ -203,7 +226,17 @@ impl Registry for ListedOrigins {
         None
     }
 
-    async fn refresh(&self, _: &StreamKey) {}
+    async fn published(&self, stream: &StreamKey, origin: &OriginId) {
+        self.published.lock().push((stream.clone(), origin.clone()));
+    }
+
+    async fn refresh(&self, _: Vec<StreamKey>) {}
+
+    async fn carry(&self, _: HashMap<OriginId, u64>) {}
+
+    async fn drain(&self, _: &str, _: bool) -> Result<Vec<OriginId>, PickError> {
+        Ok(Vec::new())
+    }
 
     async fn report_failure(&self, origin: &OriginId) {
         self.failed.lock().insert(origin.clone());
@@ -237,9 +270,9 @@ impl SessionSink for Sessions {
         self.deleted.lock().push(ufrags.clone());
     }
 
-    fn origin_of(&self, ufrags: &UfragPair) -> Option<Arc<Origin>> {
+    async fn origin_of(&self, ufrags: &UfragPair) -> Option<Arc<Origin>> {
         let offered = self.offered.lock();
-        offered.iter().find(|offer| offer.ufrags == *ufrags).map(|offer| offer.origin.clone())
+        offered.iter().find(|offer| offer.ufrags() == Some(ufrags)).map(|offer| offer.origin.clone())
     }
 }
 
@@ -347,13 +380,14 @@ async fn defect_19_tcp_candidates_lead_to_the_port_that_takes_them_or_are_left_o
     ] {
         let rig = Rig::receiving(media, vec![Arc::new(origin)], None, &Config::default());
         assert_eq!(&rig.post(PUBLISH, OFFER).await.body, expected, "{name}");
-        let offered = rig.sessions.offered.lock()[0].tcp.map(|endpoint| endpoint.to_string());
+        let offered =
+            rig.sessions.offered.lock()[0].webrtc().unwrap().tcp.map(|endpoint| endpoint.to_string());
         assert_eq!(offered.as_deref(), endpoint, "{name}");
     }
     let without = TestOrigin::start("two", Manner::Srs);
     let rig = Rig::receiving(over_tcp, vec![without.origin.clone()], None, &Config::default());
     assert_eq!(rig.post(PUBLISH, OFFER).await.body, answer(OUR_CANDIDATE));
-    assert_eq!(rig.sessions.offered.lock()[0].tcp, None);
+    assert_eq!(rig.sessions.offered.lock()[0].webrtc().unwrap().tcp, None);
 }
 
 #[tokio::test]
@@ -363,12 +397,12 @@ async fn the_sink_learns_of_the_session() {
     rig.post(PUBLISH, OFFER).await;
     rig.post("/rtc/v1/whep/?app=live&stream=s", OFFER).await;
     let offered = rig.sessions.offered.lock();
-    assert_eq!(offered[0].ufrags.as_str(), "ab12cd34:cl+/");
-    assert_eq!(offered[0].pwd.expose(), "o".repeat(32));
-    assert_eq!(offered[0].stream.as_str(), "__defaultVhost__/live/s");
+    assert_eq!(offered[0].ufrags().unwrap().as_str(), "ab12cd34:cl+/");
+    assert_eq!(offered[0].webrtc().unwrap().pwd.expose(), "o".repeat(32));
+    assert_eq!(offered[0].stream_name(), "__defaultVhost__/live/s");
     assert_eq!(offered[0].client_ip, Ipv4Addr::LOCALHOST);
     assert_eq!(offered[0].origin, srs.origin);
-    assert_eq!([offered[0].role, offered[1].role], [Role::Publisher, Role::Player]);
+    assert_eq!([offered[0].role, offered[1].role], [Some(Role::Publisher), Some(Role::Player)]);
 }
 
 #[tokio::test]
@@ -538,7 +572,7 @@ async fn the_json_api_keeps_everything_but_the_candidates() {
     assert_eq!((answered.status, answered.body), (200, expected));
     assert_eq!(srs.requests()[0].body, json_offer());
     let offered = rig.sessions.offered.lock();
-    assert_eq!((offered[0].stream.as_str(), offered[0].role), ("__defaultVhost__/live/s", Role::Player));
+    assert_eq!((offered[0].stream_name(), offered[0].role_name()), ("__defaultVhost__/live/s", "player"));
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use super::*;
 use crate::{
     api::testing::{Asked, PATIENCE, TestOrigin, get, send, text},
     config::Config,
-    origin::{Origin, OriginId, Registry as _, memory::MemoryRegistry},
+    origin::{Origin, OriginId, Registry as _, balance::Terms, memory::MemoryRegistry},
 };
 
 /// SRS 7.0.18 with `hls_ctx on`, and what it answers to the URI in that.
@@ -63,7 +63,7 @@ impl Rig {
             ("PROXY_API_ORIGIN_TIMEOUT", "2s"),
         ];
         let config = Config::from_variables(variables).unwrap();
-        let (registry, _events) = MemoryRegistry::new(config.origins);
+        let (registry, _events) = MemoryRegistry::new(config.origins, config.balancing.clone());
         let streams = Streams::new(&config, Arc::clone(&registry) as _);
         let router = router(streams, StaticFiles::new(&config));
         let ends = Connection {
@@ -92,7 +92,7 @@ impl Rig {
             rtc: None,
             rtc_tcp: None,
         };
-        self.registry.register(origin).await.unwrap();
+        self.registry.register(origin, Terms::default()).await.unwrap();
     }
 
     fn id_of(&self, server: &str) -> String {

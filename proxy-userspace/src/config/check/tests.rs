@@ -2,6 +2,7 @@ use std::{path::PathBuf, time::Duration};
 
 use super::*;
 use crate::config::{DatapathMode, File, LogFormat, RedisNode, RedisServers, RedisTls, Values};
+use crate::origin::balance::Policy;
 
 #[test]
 fn defaults_are_those_of_the_go_proxy() {
@@ -77,8 +78,11 @@ fn ids_in_playlists_are_made_with_what_the_fleet_shares() {
     };
     let key = ("PROXY_HLS_KEY", "k");
     assert_eq!(id(&[TOKEN.as_slice(), &[key]].concat()), id(&[key]));
-    let ids = [id(&[]), id(&TOKEN), id(&[key])];
-    assert!(ids[0] != ids[1] && ids[1] != ids[2] && ids[0] != ids[2]);
+    let fleet = ("PROXY_FLEET_KEY", "0123456789abcdef");
+    assert_eq!(id(&[fleet, key]), id(&[key]));
+    assert_eq!(id(&[TOKEN.as_slice(), &[fleet]].concat()), id(&[fleet]));
+    let ids = [id(&[]), id(&TOKEN), id(&[key]), id(&[fleet]), id(&[("PROXY_HLS_KEY", fleet.1)])];
+    assert_eq!(ids.iter().collect::<std::collections::BTreeSet<_>>().len(), ids.len(), "{ids:?}");
 }
 
 #[test]
@@ -145,6 +149,7 @@ fn defect_38_secrets_are_never_shown() {
         ("PROXY_HTTP_API_AUTH_TOKEN", "hunter2"),
         ("PROXY_API_TOKEN", "hunter2, hunter22"),
         ("PROXY_ORIGIN_API_AUTH", "admin:hunter2"),
+        ("PROXY_FLEET_KEY", "hunter2, the hunter's second"),
     ];
     let config = Config::from_variables(variables).expect("valid");
     for text in [config.to_string(), format!("{config:?}")] {
@@ -161,6 +166,7 @@ fn defect_38_secrets_are_never_shown() {
 fn what_is_wrong_with_a_secret_is_said_without_it() {
     for (variable, value, reason) in [
         ("PROXY_API_TOKEN", "hunter2,", "has an empty item"),
+        ("PROXY_FLEET_KEY", "hunter2hunter2", "has fewer than 16 characters"),
         ("PROXY_API_TOKEN", "hunter2 hunter2", "holds a token with other characters"),
         ("PROXY_API_TOKEN", "hunter2\u{e9}", "holds a token with other characters"),
         ("PROXY_ORIGIN_API_AUTH", "hunter2", "is not `user:password`"),
@@ -203,7 +209,7 @@ fn srs_ports_replace_defaults_and_nothing_else() {
     let config = variables(&[("PROXY_SRS_PORTS", "on"), ("PROXY_HTTP_SERVER", "18080")]);
     assert_eq!(
         config.to_string().lines().next(),
-        Some("rtmp :1935, http :18080, api :1985, webrtc :8000, system api :12025; no SRT in this version")
+        Some("rtmp :1935, http :18080, api :1985, webrtc :8000, srt :10080, system api :12025")
     );
     assert_eq!((config.rtmp_server.port, config.srt_server.port), (1935, 10080));
 }
@@ -250,15 +256,29 @@ fn authentication_needs_type_and_token() {
 }
 
 #[test]
-fn redis_is_refused_in_this_build() {
+fn a_grace_that_force_would_cut_short_is_refused() {
     refuses(
-        &[("PROXY_LOAD_BALANCER_TYPE", "redis")],
-        "redis registry is not available in this build; use memory",
+        &[("PROXY_GRACE_QUIT_TIMEOUT", "30s")],
+        "PROXY_GRACE_QUIT_TIMEOUT must be shorter than PROXY_FORCE_QUIT_TIMEOUT, which begins with it",
     );
-    refuses(
-        &[("PROXY_REDIS_DB", "x")],
-        "PROXY_REDIS_DB: \"x\" (environment) is not a whole number from 0 to 4294967295",
-    );
+}
+
+#[test]
+fn origins_are_weighed_by_name() {
+    let balancing = variables(&[
+        ("PROXY_BALANCING", "weighted"),
+        ("PROXY_ORIGIN_WEIGHTS", "origin1=3,*=1"),
+        ("PROXY_ORIGIN_CAPACITIES", "vid-1=500"),
+    ])
+    .balancing;
+    assert_eq!(balancing.policy, Policy::Weighted);
+    assert_eq!(balancing.weights, [("origin1".to_owned(), 3), ("*".to_owned(), 1)]);
+    assert_eq!(balancing.capacities, [("vid-1".to_owned(), 500)]);
+    let weights = |value| [("PROXY_ORIGIN_WEIGHTS", value)];
+    refuses(&weights("origin1"), "which is not a name and a number");
+    refuses(&weights("=3"), "which is not a name and a number");
+    refuses(&weights("origin1=0"), "which is not a whole number from 1 to 1000000");
+    refuses(&[("PROXY_BALANCING", "best")], "is not one of `least-sessions`");
 }
 
 #[test]

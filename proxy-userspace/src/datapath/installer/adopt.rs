@@ -33,10 +33,11 @@ impl Installer {
     }
 
     async fn adopt_one(&mut self, session: SessionId, flow: FlowId) -> Result<(), RelayReason> {
-        let Some(FlowSpec { client, service, source, origin, .. }) = self.datapath.spec(flow) else {
+        let Some(FlowSpec { protocol, client, service, source, origin, .. }) = self.datapath.spec(flow)
+        else {
             return Ok(());
         };
-        let ends = Ends { client, service, source, origin };
+        let ends = Ends { protocol, client, service, source, origin };
         // A device with this number there is not.
         let came_by = self.datapath.arrival(client).map_or(0, |arrival| arrival.ifindex);
         let plan = self.plan_between(&ends, came_by).await?;

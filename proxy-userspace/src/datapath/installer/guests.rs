@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::Installer;
-use crate::session::Tuple;
+use crate::{datapath::Protocol, session::Tuple};
 
 impl Installer {
     /// A session has a source port towards its origin, and is awaited from its client's address.
@@ -26,14 +26,14 @@ impl Installer {
     }
 
     /// A tuple is relayed.
-    pub fn bind(&mut self, tuple: Tuple) {
+    pub fn bind(&mut self, tuple: Tuple, protocol: Protocol) {
         let arrived = || self.datapath.arrival(tuple.client).map(|arrival| arrival.service);
         let service = self.datapath.inherited_service(tuple.client).or_else(arrived).unwrap_or(tuple.local);
         match self.services.insert(tuple, service) {
             Some(before) => self.datapath.unbind(tuple.client, before),
             None => self.datapath.expect(tuple.client.ip()),
         }
-        self.datapath.bind(tuple.client, service);
+        self.datapath.bind(tuple.client, service, protocol);
     }
 
     /// A tuple is relayed no more.

@@ -7,7 +7,7 @@ use proxy_common::flow::{Direction, Endpoints, FlowFlags, FlowState, Head, Idle,
 mod found;
 
 use super::{
-    super::{DirectionCounters, Escalation, FlowCounters, FlowSpec, InstallError, NextHopId},
+    super::{DirectionCounters, Escalation, FlowCounters, FlowSpec, InstallError, NextHopId, Protocol},
     record::{Records, load_counters, load_head, reset_counters, store_head},
     rows::Rows,
     table,
@@ -131,9 +131,11 @@ where
             ..Head::FREE
         };
         self.staged.remove(&rows.to_client);
-        let reverse = FlowFlags::TO_CLIENT | escalated(what.responses);
+        let speaks = speaks(flow.protocol);
+        let reverse = speaks | FlowFlags::TO_CLIENT | escalated(what.responses);
+        let forward = speaks | escalated(what.requests);
         store_head(&self.to_client.rows, rows.to_client, head(reverse, flow.to_client));
-        store_head(&self.to_origin.rows, rows.to_origin, head(escalated(what.requests), flow.to_origin));
+        store_head(&self.to_origin.rows, rows.to_origin, head(forward, flow.to_origin));
     }
 
     /// Withdraws both records, the forward one first; what they belong to stays known.
@@ -254,6 +256,13 @@ fn reuse(rows: &impl Rows, row: u32, is_resting: bool) -> Result<(u32, bool), In
 
 fn escalated(on: bool) -> u8 {
     if on { FlowFlags::ESCALATE_CHECK } else { 0 }
+}
+
+fn speaks(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::WebRtc => 0,
+        Protocol::Srt => FlowFlags::SRT,
+    }
 }
 
 type Pair<A> = (Endpoints<A>, Endpoints<A>);

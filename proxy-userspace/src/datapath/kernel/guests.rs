@@ -8,6 +8,7 @@ use std::{
 use proxy_common::flow::{ServiceFlags, ServiceKey};
 
 use super::{
+    super::Protocol,
     record::{mapped, prefix},
     table::Tables,
 };
@@ -19,7 +20,7 @@ type Tuple = (SocketAddr, SocketAddr);
 #[derive(Debug)]
 pub(super) struct Guests {
     drop_unsolicited: bool,
-    services: HashSet<SocketAddr>,
+    services: HashMap<SocketAddr, Protocol>,
     sources: HashSet<IpAddr>,
     /// Relayed tuples that the full table has no record of: while there are any, their packets must not be dropped.
     unknown: HashSet<Tuple>,
@@ -30,7 +31,7 @@ impl Guests {
     pub(super) fn new(drop_unsolicited: bool) -> Self {
         Self {
             drop_unsolicited,
-            services: HashSet::new(),
+            services: HashMap::new(),
             sources: HashSet::new(),
             unknown: HashSet::new(),
             expected: HashMap::new(),
@@ -46,15 +47,15 @@ impl Guests {
     }
 
     /// A tuple is relayed; its service is policed.
-    pub(super) fn bound(&mut self, tuple: Tuple, is_known: bool, tables: &mut Tables) {
+    pub(super) fn bound(&mut self, tuple: Tuple, protocol: Protocol, is_known: bool, tables: &mut Tables) {
         let was_strict = self.is_strict();
         if is_known {
             self.unknown.remove(&tuple);
         } else {
             self.unknown.insert(tuple);
         }
-        if self.services.insert(tuple.1) {
-            tables.set_service(key(tuple.1), self.flags());
+        if self.services.insert(tuple.1, protocol) != Some(protocol) {
+            tables.set_service(key(tuple.1), self.flags(protocol));
         }
         self.update(was_strict, tables);
     }
@@ -87,7 +88,7 @@ impl Guests {
 
     /// Forgets what an earlier process told the tables of guests and this one did not.
     pub(super) fn forget_others(&self, tables: &mut Tables) {
-        let services = self.services.iter().copied();
+        let services = self.services.keys().copied();
         let ports = self.sources.iter().map(|ip| SocketAddr::new(*ip, 0));
         let known: HashSet<ServiceKey> = services.chain(ports).map(key).collect();
         tables.keep_services(|service| known.contains(service));
@@ -98,14 +99,18 @@ impl Guests {
         self.drop_unsolicited && self.unknown.is_empty()
     }
 
-    fn flags(&self) -> u32 {
-        if self.is_strict() { ServiceFlags::STRICT } else { 0 }
+    fn flags(&self, protocol: Protocol) -> u32 {
+        let strict = if self.is_strict() { ServiceFlags::STRICT } else { 0 };
+        match protocol {
+            Protocol::WebRtc => strict,
+            Protocol::Srt => strict | ServiceFlags::SRT,
+        }
     }
 
     fn update(&self, was_strict: bool, tables: &mut Tables) {
         if was_strict != self.is_strict() {
-            for service in &self.services {
-                tables.set_service(key(*service), self.flags());
+            for (service, protocol) in &self.services {
+                tables.set_service(key(*service), self.flags(*protocol));
             }
         }
     }

@@ -9,7 +9,9 @@ use proxy_common::verdict::Reason;
 
 use super::*;
 use crate::{
-    datapath::{Arrival, AttachError, Attachment, Engine, Escalation, FlowCounters, FlowId, FlowSpec},
+    datapath::{
+        Arrival, AttachError, Attachment, Engine, Escalation, FlowCounters, FlowId, FlowSpec, Protocol,
+    },
     net::route::{Link, Neighbour, Reachability, Table, Update},
 };
 
@@ -93,7 +95,7 @@ impl Datapath for Rows {
     }
     fn retire(&mut self, _: SocketAddr, _: SocketAddr) {}
     fn release(&mut self, _: SocketAddr, _: SocketAddr) {}
-    fn bind(&mut self, _: SocketAddr, _: SocketAddr) {}
+    fn bind(&mut self, _: SocketAddr, _: SocketAddr, _: Protocol) {}
     fn unbind(&mut self, _: SocketAddr, _: SocketAddr) {}
     fn expect(&mut self, _: IpAddr) {}
     fn unexpect(&mut self, _: IpAddr) {}

@@ -25,6 +25,7 @@ use source::{Source, Watch, open_each};
 
 use super::{
     Shared,
+    calls::News,
     long::{self, LongDatagram},
     peer::Peer,
     reactor::Reactor,
@@ -172,6 +173,11 @@ impl Errors {
         if let Cause::TooBig { mtu } = &mut error.cause {
             *mtu = (*mtu).max(FITS);
         }
+        if matches!(error.cause, Cause::Unreachable { .. })
+            && self.ends_a_call(error.quote.from(), error.quote.to())
+        {
+            return Outcome::Unreachable;
+        }
         let Some((from, to)) = self.as_it_came(error.quote.from(), error.quote.to()) else {
             return Outcome::NoSession;
         };
@@ -179,6 +185,14 @@ impl Errors {
             Some(message) => self.tell((to.ip(), from.ip()), &message, Outcome::Translated, memory),
             None => Outcome::OtherFamily,
         }
+    }
+
+    /// Whether a datagram was a handshake of ours with an origin that has not answered: nobody sent it to us.
+    fn ends_a_call(&self, from: SocketAddr, to: SocketAddr) -> bool {
+        let Some(peer) = self.by_source(from, to) else { return false };
+        let Some(caller) = peer.caller().filter(|caller| caller.answer().is_none()) else { return false };
+        caller.tell(peer.session, News::Unreachable);
+        true
     }
 
     /// The ends of a datagram that we sent `from` there `to` here, on the leg that it came by.

@@ -5,9 +5,9 @@ use std::{
     sync::Arc,
 };
 
-use super::{counters::Counters, peer::Peer};
+use super::{counters::Counters, peer::Peer, worker::Listener};
 use crate::{
-    net::udp::{Burst, RecvBatch, SendBatch, Sent, Span, Transmit, UdpSocket},
+    net::udp::{Burst, RecvBatch, SendBatch, Sent, Span, Transmit},
     session::Tuple,
 };
 
@@ -106,12 +106,14 @@ impl Outbox {
     }
 
     /// Sends everything queued, whose bytes are in `batch`; datagrams of one socket keep their order.
-    pub(super) fn send(&mut self, batch: &RecvBatch, listeners: &[UdpSocket], counters: &Counters) {
+    pub(super) fn send(&mut self, batch: &RecvBatch, listeners: &[Listener], counters: &Counters) {
         self.queued.sort_unstable_by_key(|queued| queued.order);
         for group in self.queued.chunk_by(|a, b| a.order.0 == b.order.0) {
             let socket = match group.first().map(|queued| &queued.route) {
                 Some(Route::ToOrigin { peer, .. }) => Some(&peer.source.socket),
-                Some(Route::ToClient { listener, .. }) => listeners.get(*listener),
+                Some(Route::ToClient { listener, .. }) => {
+                    listeners.get(*listener).map(|listener| &listener.socket)
+                }
                 None => None,
             };
             let Some(socket) = socket else { continue };

@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, VecDeque},
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -15,11 +15,14 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use proxy_protocol::{
     ice::{IcePwd, UfragPair},
+    srt::SocketId,
     stun::{Message, TransactionId},
 };
+use tokio::sync::mpsc;
 
 use super::{
     Shared,
+    calls::News,
     long::LastLong,
     sharded::{self, Hasher},
 };
@@ -44,10 +47,9 @@ pub(super) struct SourceSocket {
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) session: SessionId,
-    pub(super) pwd: IcePwd,
+    pub(super) identity: Identity,
     pub(super) origin: SocketAddr,
     pub(super) source: Arc<SourceSocket>,
-    pub(super) ufrags: UfragPair,
     active: ArcSwapOption<Leg>,
     legs: Mutex<Vec<Arc<Leg>>>,
     checks: Mutex<VecDeque<(TransactionId, Tuple)>>,
@@ -59,6 +61,30 @@ pub(super) struct Peer {
     to_client: AtomicU64,
     pub(super) long_to_origin: LastLong,
     pub(super) long_to_client: LastLong,
+}
+
+/// How a session's client is known.
+#[derive(Debug)]
+pub(super) enum Identity {
+    /// By the USERNAME of its checks, which are signed with a password.
+    WebRtc(UfragPair, IcePwd),
+    /// By its handshake.
+    Srt(Caller),
+}
+
+/// Somebody who called by SRT.
+#[derive(Debug)]
+pub(super) struct Caller {
+    /// Where it is.
+    pub(super) tuple: Tuple,
+    /// Its socket.
+    pub(super) socket: SocketId,
+    /// Our cookie in its second request.
+    pub(super) cookie: u32,
+    /// What the origin answered, as the caller gets it.
+    answer: OnceLock<Bytes>,
+    /// Who calls the origin in its name, until the origin answers.
+    voice: Option<mpsc::Sender<(SessionId, News)>>,
 }
 
 /// A tuple bound to a session.
@@ -104,21 +130,50 @@ impl SourceSocket {
     }
 }
 
+impl Caller {
+    /// Who calls from `tuple`; with an answer, if it has one already.
+    pub(super) fn new(
+        (tuple, socket, cookie): (Tuple, SocketId, u32),
+        answer: Option<Bytes>,
+        voice: Option<mpsc::Sender<(SessionId, News)>>,
+    ) -> Self {
+        let answer = answer.map_or_else(OnceLock::new, OnceLock::from);
+        Self { tuple, socket, cookie, answer, voice }
+    }
+
+    /// What the origin answered.
+    pub(super) fn answer(&self) -> Option<&Bytes> {
+        self.answer.get()
+    }
+
+    /// Keeps the answer; the first one counts.
+    pub(super) fn set_answer(&self, answer: Bytes) {
+        // Another worker cannot have one: the source socket is read by one.
+        let _kept = self.answer.set(answer);
+    }
+
+    /// Tells who calls in its name.
+    pub(super) fn tell(&self, session: SessionId, news: News) {
+        if let Some(voice) = &self.voice {
+            // Nobody may be there any more, and what is lost here the origin says again.
+            let _lost = voice.try_send((session, news));
+        }
+    }
+}
+
 impl Peer {
     pub(super) fn new(
         session: SessionId,
-        ufrags: UfragPair,
-        pwd: IcePwd,
+        identity: Identity,
         origin: SocketAddr,
         source: Arc<SourceSocket>,
         now: u64,
     ) -> Self {
         Self {
             session,
-            pwd,
+            identity,
             origin,
             source,
-            ufrags,
             active: ArcSwapOption::empty(),
             legs: Mutex::default(),
             checks: Mutex::default(),
@@ -130,6 +185,30 @@ impl Peer {
             to_client: AtomicU64::new(0),
             long_to_origin: LastLong::default(),
             long_to_client: LastLong::default(),
+        }
+    }
+
+    /// The USERNAME of its checks.
+    pub(super) fn ufrags(&self) -> Option<&UfragPair> {
+        match &self.identity {
+            Identity::WebRtc(ufrags, _) => Some(ufrags),
+            Identity::Srt(_) => None,
+        }
+    }
+
+    /// The key of their MESSAGE-INTEGRITY.
+    pub(super) fn pwd(&self) -> Option<&IcePwd> {
+        match &self.identity {
+            Identity::WebRtc(_, pwd) => Some(pwd),
+            Identity::Srt(_) => None,
+        }
+    }
+
+    /// Who called, by SRT.
+    pub(super) fn caller(&self) -> Option<&Caller> {
+        match &self.identity {
+            Identity::WebRtc(..) => None,
+            Identity::Srt(caller) => Some(caller),
         }
     }
 
@@ -244,7 +323,8 @@ impl Peer {
         self.send_to_origin(datagram, traffic_class, shared);
     }
 
-    fn send_to_origin(&self, payload: &[u8], traffic_class: u8, shared: &Shared) {
+    /// Sends a datagram of ours, or one that waited.
+    pub(super) fn send_to_origin(&self, payload: &[u8], traffic_class: u8, shared: &Shared) {
         let transmit = Transmit { payload, peer: self.origin, local_ip: None, traffic_class };
         let taken = self.source.socket.send(&transmit).is_ok();
         shared.counters.to_origin(&Sent { burst: 0, datagrams: 1, bytes: payload.len(), taken });

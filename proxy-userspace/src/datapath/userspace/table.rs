@@ -28,14 +28,18 @@ impl Table {
     pub(super) fn insert(&self, peer: Arc<Peer>) {
         let _writing = self.writing.lock();
         peer.source.add(&peer);
-        self.by_username.insert(peer.ufrags.as_str().into(), Arc::clone(&peer));
+        if let Some(ufrags) = peer.ufrags() {
+            self.by_username.insert(ufrags.as_str().into(), Arc::clone(&peer));
+        }
         self.by_session.insert(peer.session, peer);
     }
 
     pub(super) fn remove(&self, session: SessionId) {
         let _writing = self.writing.lock();
         let Some(peer) = self.by_session.remove(&session) else { return };
-        self.by_username.remove(peer.ufrags.as_str());
+        if let Some(ufrags) = peer.ufrags() {
+            self.by_username.remove(ufrags.as_str());
+        }
         peer.source.remove(&peer);
         for leg in peer.take_legs() {
             self.release(session, leg.tuple);
@@ -98,7 +102,10 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
     use super::*;
-    use crate::{datapath::userspace::peer::SourceSocket, net::udp::UdpSocket};
+    use crate::{
+        datapath::userspace::peer::{Identity, SourceSocket},
+        net::udp::UdpSocket,
+    };
 
     fn source() -> Arc<SourceSocket> {
         let socket = UdpSocket::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), false).unwrap();
@@ -109,7 +116,8 @@ mod tests {
         let ufrags = format!("orig{id}:clnt").parse().unwrap();
         let pwd = "0123456789abcdef0123456789abcdef".parse().unwrap();
         let origin = SocketAddr::from((Ipv4Addr::from(0x0a00_0000 + id), 8000));
-        Arc::new(Peer::new(SessionId(id.into()), ufrags, pwd, origin, Arc::clone(source), 0))
+        let identity = Identity::WebRtc(ufrags, pwd);
+        Arc::new(Peer::new(SessionId(id.into()), identity, origin, Arc::clone(source), 0))
     }
 
     fn tuple(port: u16) -> Tuple {

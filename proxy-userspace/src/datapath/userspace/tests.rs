@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Goes on with the sockets of `before`.
 fn after(before: &Sockets, workers: usize, placement: Placement) -> Relay {
     let (events, _) = mpsc::channel(8);
-    let sockets = Sockets::inherit(&before.local, workers, shared(before)).unwrap();
+    let sockets = Sockets::inherit(&before.webrtc.local, &[], workers, shared(before)).unwrap();
     Relay::placed(sockets, placement, events).unwrap()
 }
 
@@ -26,13 +26,14 @@ fn before() -> Sockets {
 /// Which sockets of `sockets` the datagrams of many clients come to; all of them come.
 fn who_hears(sockets: &Sockets) -> BTreeSet<usize> {
     let clients: Vec<_> = (0..CLIENTS).map(|_| UdpSocket::bind(any(), false).unwrap()).collect();
-    let datagram = Transmit { payload: b"any", peer: sockets.local[0], local_ip: None, traffic_class: 0 };
+    let datagram =
+        Transmit { payload: b"any", peer: sockets.webrtc.local[0], local_ip: None, traffic_class: 0 };
     clients.iter().for_each(|client| client.send(&datagram).unwrap());
     let (mut batch, mut who, mut heard) = (RecvBatch::default(), BTreeSet::new(), 0);
     let end = Instant::now() + PATIENCE;
     while heard < CLIENTS {
         assert!(Instant::now() < end, "{heard} of {CLIENTS}");
-        for (index, listener) in sockets.listeners.iter().flatten().enumerate() {
+        for (index, listener) in sockets.webrtc.by_worker.iter().flatten().enumerate() {
             if listener.receive(&mut batch).is_ok() {
                 heard += batch.iter().count();
                 who.insert(index);
@@ -60,7 +61,12 @@ fn a_relay_takes_nothing_from_the_process_before_until_it_begins() {
     assert_eq!(who_hears(&before), [0, 1].into());
     begin_and_pause(&mut relay);
     assert_eq!(media_sockets(&relay), 4);
-    assert!(relay.workers.iter().all(|worker| worker.listeners()[0].local_addr() == before.local[0]));
+    assert!(
+        relay
+            .workers
+            .iter()
+            .all(|worker| worker.listeners()[0].socket.local_addr() == before.webrtc.local[0])
+    );
     begin_and_pause(&mut relay);
     assert_eq!(media_sockets(&relay), 4);
 }
@@ -78,7 +84,7 @@ fn a_relay_says_who_gets_what_when_it_begins() {
 #[test]
 fn what_another_process_steered_by_cpu_goes_by_the_hash_again() {
     let before = before();
-    before.listeners[0][0].steer_by_cpu(1).unwrap();
+    before.webrtc.by_worker[0][0].steer_by_cpu(1).unwrap();
     assert_eq!(who_hears(&before), [0].into());
     begin_and_pause(&mut after(&before, 2, Placement::ByHash));
     assert_eq!(who_hears(&before), [0, 1].into());

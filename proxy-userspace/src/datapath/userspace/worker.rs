@@ -18,15 +18,22 @@ use rustix::event::epoll;
 use super::{
     Shared,
     counters::Counters,
+    gate::Stranger,
     outbox::{Outbox, Route},
     peer::{Bound, Peer, SourceSocket},
     reactor::Reactor,
 };
 use crate::{
+    datapath::Protocol,
     net::udp::{Arrival, Meta, RecvBatch, Span, UdpSocket},
     proxy::{Check, Event},
     session::Tuple,
 };
+
+mod srt;
+mod strays;
+
+use srt::tuple_of;
 
 /// Batches taken from one socket before the next one gets its turn.
 const BATCHES_PER_TURN: usize = 4;
@@ -39,10 +46,17 @@ const SOURCES: u64 = 1 << 32;
 pub(super) struct Worker {
     shared: Arc<Shared>,
     reactor: Reactor,
-    listeners: Vec<UdpSocket>,
+    listeners: Vec<Listener>,
     /// Only ever grows, so an index names a socket for good.
     sources: RwLock<Vec<Arc<SourceSocket>>>,
     counters: Counters,
+}
+
+/// A socket on a service port.
+#[derive(Debug)]
+pub(super) struct Listener {
+    pub(super) socket: UdpSocket,
+    pub(super) protocol: Protocol,
 }
 
 /// What one turn of a worker is made of, used again by the next.
@@ -54,7 +68,7 @@ struct Desk {
 }
 
 impl Worker {
-    pub(super) fn new(listeners: Vec<UdpSocket>, shared: Arc<Shared>) -> io::Result<Self> {
+    pub(super) fn new(listeners: Vec<Listener>, shared: Arc<Shared>) -> io::Result<Self> {
         let mut worker = Self {
             shared,
             reactor: Reactor::new()?,
@@ -62,14 +76,14 @@ impl Worker {
             sources: RwLock::default(),
             counters: Counters::default(),
         };
-        listeners.into_iter().try_for_each(|socket| worker.listen(socket))?;
+        listeners.into_iter().try_for_each(|listener| worker.listen(listener))?;
         Ok(worker)
     }
 
-    /// Serves a socket on the service port as well.
-    pub(super) fn listen(&mut self, socket: UdpSocket) -> io::Result<()> {
-        self.reactor.watch(&socket, self.listeners.len() as u64)?;
-        self.listeners.push(socket);
+    /// Serves a socket on a service port as well.
+    pub(super) fn listen(&mut self, listener: Listener) -> io::Result<()> {
+        self.reactor.watch(&listener.socket, self.listeners.len() as u64)?;
+        self.listeners.push(listener);
         Ok(())
     }
 
@@ -91,8 +105,8 @@ impl Worker {
         self.reactor.rearm();
     }
 
-    /// The sockets on the service port.
-    pub(super) fn listeners(&self) -> &[UdpSocket] {
+    /// The sockets on the service ports.
+    pub(super) fn listeners(&self) -> &[Listener] {
         &self.listeners
     }
 
@@ -124,10 +138,12 @@ impl Worker {
         self.send(desk);
     }
 
-    fn drain_listener(&self, listener: &UdpSocket, desk: &mut Desk) {
+    fn drain_listener(&self, listener: &Listener, desk: &mut Desk) {
         self.send(desk);
-        self.drain(listener, desk, |arrival, outbox, now| {
-            self.take_from_client(listener.local_addr(), arrival, outbox, now);
+        let Listener { socket, protocol } = listener;
+        self.drain(socket, desk, |arrival, outbox, now| match protocol {
+            Protocol::WebRtc => self.take_from_client(socket.local_addr(), arrival, outbox, now),
+            Protocol::Srt => self.take_from_caller(socket, arrival, outbox, now),
         });
     }
 
@@ -162,8 +178,7 @@ impl Worker {
 
     fn take_from_client(&self, listener: SocketAddr, arrival: Arrival<'_>, outbox: &mut Outbox, now: u64) {
         let meta = arrival.meta;
-        let local = SocketAddr::new(meta.local_ip.unwrap_or(listener.ip()), listener.port());
-        let tuple = Tuple { client: meta.peer, local };
+        let tuple = tuple_of(meta, listener);
         let mut bound = None;
         for (payload, span) in arrival.datagrams() {
             let class = class_of(payload);
@@ -175,15 +190,25 @@ impl Worker {
             match &bound {
                 Some(bound) => {
                     self.note(bound, class, meta, now);
-                    let ends = (tuple.client, tuple.local);
-                    self.shared.long.notice(&bound.peer.long_to_origin, payload.len(), now, ends);
-                    let counted = bound.peer.is_active(bound.leg.tuple);
-                    let route = Route::ToOrigin { peer: Arc::clone(&bound.peer), counted };
-                    outbox.queue(route, meta.traffic_class, span);
+                    self.queue_to_origin(bound, meta, (payload, span), outbox, now);
                 }
                 None => self.counters.count(Reason::NoFlow),
             }
         }
+    }
+
+    fn queue_to_origin(
+        &self,
+        Bound { peer, leg }: &Bound,
+        meta: Meta,
+        (payload, span): (&[u8], Span),
+        outbox: &mut Outbox,
+        now: u64,
+    ) {
+        let ends = (leg.tuple.client, leg.tuple.local);
+        self.shared.long.notice(&peer.long_to_origin, payload.len(), now, ends);
+        let counted = peer.is_active(leg.tuple);
+        outbox.queue(Route::ToOrigin { peer: Arc::clone(peer), counted }, meta.traffic_class, span);
     }
 
     /// What a datagram of a client says beside its payload.
@@ -205,6 +230,7 @@ impl Worker {
         let Ok(message) = Message::parse(payload) else { return counters.count(Reason::MalformedStun) };
         let peer = match table.authenticate(&message) {
             Ok(peer) => peer,
+            Err(Stranger::UnknownUser) => return self.set_aside(&message, tuple, meta, payload),
             Err(stranger) => return counters.count(stranger.reason()),
         };
         let nominates = message.use_candidate();
@@ -247,20 +273,23 @@ impl Worker {
     }
 
     fn way_to_client(&self, peer: &Arc<Peer>, payload: &[u8]) -> Result<Route, Reason> {
-        let class = class_of(payload);
-        if class == Class::DtlsAlert {
-            peer.set_closing();
-        }
-        let tuple = destination(peer, class, payload).ok_or(Reason::NoClient)?;
+        let tuple = match peer.caller() {
+            Some(caller) => self.for_caller(peer, caller, payload)?,
+            None => for_client(peer, payload).ok_or(Reason::NoClient)?,
+        };
         let listener = self.listener_of(&tuple).ok_or(Reason::SendFailed)?;
         Ok(Route::ToClient { peer: Arc::clone(peer), tuple, listener })
     }
 
     /// The listener that the client sends to, or one on any address of its family.
     fn listener_of(&self, tuple: &Tuple) -> Option<usize> {
-        let at = |fits: &dyn Fn(SocketAddr) -> bool| self.listeners.iter().position(|l| fits(l.local_addr()));
+        let at = |fits: &dyn Fn(SocketAddr) -> bool| {
+            self.listeners.iter().position(|listener| fits(listener.socket.local_addr()))
+        };
+        let is_of_family = |address: SocketAddr| address.is_ipv4() == tuple.client.is_ipv4();
         at(&|address| address == tuple.local)
-            .or_else(|| at(&|address| address.is_ipv4() == tuple.client.is_ipv4()))
+            .or_else(|| at(&|address| is_of_family(address) && address.port() == tuple.local.port()))
+            .or_else(|| at(&is_of_family))
     }
 
     /// Never waits: a control plane that cannot keep up costs the datagram, and the client repeats it.
@@ -282,7 +311,11 @@ fn changes_something(bound: &Bound, nominates: bool) -> bool {
 }
 
 /// An answer goes to the tuple that asked, everything else to the active one.
-fn destination(peer: &Peer, class: Class, payload: &[u8]) -> Option<Tuple> {
+fn for_client(peer: &Peer, payload: &[u8]) -> Option<Tuple> {
+    let class = class_of(payload);
+    if class == Class::DtlsAlert {
+        peer.set_closing();
+    }
     let asked = class.is_stun_response().then(|| transaction_id(payload)).flatten();
     asked.and_then(|id| peer.take_answer(id)).or_else(|| peer.active())
 }

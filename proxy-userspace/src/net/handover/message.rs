@@ -56,6 +56,13 @@ pub enum Role {
         /// Its address.
         address: SocketAddr,
     },
+    /// One of the sockets that SRT callers send to.
+    Srt {
+        /// The relay worker that reads it.
+        worker: u16,
+        /// Its address.
+        address: SocketAddr,
+    },
     /// A socket on a source port.
     Source(SocketAddr),
     /// A listener of `PROXY_HTTP_API`.
@@ -160,6 +167,11 @@ impl Role {
                 out.u8(8);
                 out.address(address);
             }
+            Self::Srt { worker, address } => {
+                out.u8(9);
+                out.u16(worker);
+                out.address(address);
+            }
         }
     }
 
@@ -174,6 +186,7 @@ impl Role {
             6 => Ok(Self::SystemApi(from.address()?)),
             7 => Ok(Self::RtmpServer(from.address()?)),
             8 => Ok(Self::WebrtcTcp(from.address()?)),
+            9 => Ok(Self::Srt { worker: from.u16()?, address: from.address()? }),
             _ => Err(DecodeError::Invalid("kind of socket")),
         }
     }
@@ -201,6 +214,7 @@ mod tests {
                 Role::HttpServer(v6),
                 Role::RtmpServer(v4),
                 Role::WebrtcTcp(v6),
+                Role::Srt { worker: 0, address: v4 },
                 Role::SystemApi(v4),
             ]),
             Message::State(b"anything".to_vec()),

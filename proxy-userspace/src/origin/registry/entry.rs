@@ -10,7 +10,12 @@ use tracing::{info, warn};
 use super::Lease;
 use crate::{
     config,
-    origin::{Endpoints, Origin, OriginEvent, OriginStatus, probe::ProbeError, registration::address_hint},
+    origin::{
+        Endpoints, Origin, OriginEvent, OriginStatus,
+        balance::{Candidate, Terms},
+        probe::ProbeError,
+        registration::address_hint,
+    },
 };
 
 #[derive(Debug)]
@@ -22,6 +27,11 @@ pub(super) struct Entry {
     pub(super) next_probe: Instant,
     pub(super) failures: u32,
     pub(super) streams: usize,
+    pub(super) terms: Terms,
+    /// Of all proxies, as far as they have told.
+    pub(super) sessions: u64,
+    /// Takes no new stream because the operator says so.
+    pub(super) is_draining: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +51,7 @@ pub(super) enum DownReason {
 }
 
 impl Entry {
-    pub(super) fn new(origin: Origin, lease: Lease, now: Instant) -> Self {
+    pub(super) fn new(origin: Origin, terms: Terms, lease: Lease, now: Instant) -> Self {
         Self {
             origin: Arc::new(origin),
             lease,
@@ -50,7 +60,15 @@ impl Entry {
             next_probe: now,
             failures: 0,
             streams: 0,
+            terms,
+            sessions: 0,
+            is_draining: false,
         }
+    }
+
+    pub(super) fn candidate(&self) -> Candidate<'_> {
+        let load = self.sessions.saturating_add(self.streams as u64);
+        Candidate { origin: &self.origin, terms: self.terms, load }
     }
 
     /// A heartbeat alone proves life only where nobody probes.
@@ -124,6 +142,7 @@ impl Entry {
 
     pub(super) fn status(&self, now: Instant) -> OriginStatus {
         let (state, reason) = match &self.state {
+            State::Up if self.is_draining => ("draining", Some("it takes no new streams".into())),
             State::Probing => ("probing", None),
             State::Up => ("up", None),
             State::Suspect => ("probing", Some("it refused a connection".into())),
@@ -139,6 +158,9 @@ impl Entry {
             reason,
             heartbeat_age: now.saturating_duration_since(self.heartbeat).as_secs_f64(),
             streams: self.streams,
+            sessions: self.sessions,
+            weight: self.terms.weight,
+            capacity: self.terms.capacity,
         }
     }
 }

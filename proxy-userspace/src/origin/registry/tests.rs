@@ -18,6 +18,8 @@ const SETTINGS: config::Origins = config::Origins {
     pick_ttl: Duration::from_secs(PICK_TTL),
 };
 
+mod picks;
+
 /// The machine under test and the seconds that have gone by.
 struct Script {
     origins: Origins,
@@ -29,7 +31,12 @@ struct Script {
 impl Script {
     fn new(settings: config::Origins) -> Self {
         let random = StdRng::seed_from_u64(7);
-        Self { origins: Origins::new(settings), start: Instant::now(), second: 0, random }
+        Self {
+            origins: Origins::new(settings, Balancing::default()),
+            start: Instant::now(),
+            second: 0,
+            random,
+        }
     }
 
     /// With these servers up.
@@ -52,7 +59,7 @@ impl Script {
     }
 
     fn heartbeat(&mut self, origin: Origin) -> Vec<OriginEvent> {
-        self.origins.heartbeat(origin, Lease::Heartbeat, self.now()).unwrap()
+        self.origins.heartbeat(origin, Terms::default(), Lease::Heartbeat, self.now()).unwrap()
     }
 
     fn pick(&mut self, stream: &str) -> Result<String, Refusal> {
@@ -195,81 +202,10 @@ fn a_heartbeat_and_a_probe_bring_a_silent_origin_back() {
 #[test]
 fn a_static_origin_never_expires() {
     let mut script = Script::new(SETTINGS);
-    script.origins.heartbeat(origin("one", "1"), Lease::Static, script.now()).unwrap();
+    script.origins.heartbeat(origin("one", "1"), Terms::default(), Lease::Static, script.now()).unwrap();
     script.succeed("one", "1");
     assert_eq!(script.at(9 * TTL).sweep(), []);
     assert_eq!(script.pick("a"), Ok("one".into()));
-}
-
-#[test]
-fn a_stream_keeps_its_origin_while_it_is_used() {
-    let mut script = Script::with_up(&["one", "two"]);
-    let first = script.pick("a").unwrap();
-    for second in (0..TTL).step_by(100) {
-        let now = script.at(second).now();
-        script.origins.refresh(&key("a"), now);
-        assert_eq!(script.pick("a").unwrap(), first);
-    }
-}
-
-#[test]
-fn a_pick_expires_without_use() {
-    let mut script = Script::with_up(&["one"]);
-    script.pick("a").unwrap();
-    script.at(PICK_TTL - 1).sweep();
-    assert_eq!(script.status("one"), Some(("up", None, 1)));
-    script.at(PICK_TTL).sweep();
-    assert_eq!(script.status("one"), Some(("up", None, 0)));
-}
-
-#[test]
-fn looking_for_a_stream_picks_none_and_keeps_none() {
-    let mut script = Script::with_up(&["one"]);
-    assert_eq!(script.picked("a"), None);
-    assert_eq!(script.status("one"), Some(("up", None, 0)));
-    script.pick("a").unwrap();
-    script.report("one");
-    assert_eq!(script.picked("a"), Some("one".into()), "it serves what it has");
-    script.at(PICK_TTL - 1);
-    assert!(script.picked("a").is_some());
-    assert_eq!(script.at(PICK_TTL).picked("a"), None);
-}
-
-#[test]
-fn the_origin_with_the_fewest_streams_is_chosen() {
-    let mut script = Script::with_up(&["one", "two", "three"]);
-    for n in 0..300 {
-        script.pick(&n.to_string()).unwrap();
-    }
-    for server in ["one", "two", "three"] {
-        assert_eq!(script.status(server), Some(("up", None, 100)));
-    }
-}
-
-#[test]
-fn ties_are_broken_at_random() {
-    let mut script = Script::with_up(&["one", "two"]);
-    let firsts: Vec<_> = (0..64)
-        .map(|_| {
-            let first = script.pick("a").unwrap();
-            script.origins.unpick(&key("a"));
-            first
-        })
-        .collect();
-    assert!(firsts.contains(&"one".to_owned()) && firsts.contains(&"two".to_owned()));
-}
-
-#[test]
-fn a_stream_of_a_dead_origin_is_picked_anew() {
-    let mut script = Script::with_up(&["one", "two"]);
-    let first = script.pick("a").unwrap();
-    script.fail(&first, "1");
-    script.fail(&first, "1");
-    let second = script.pick("a").unwrap();
-    assert_ne!(first, second);
-    assert_eq!(script.status(&first).unwrap().2, 0);
-    script.succeed(&first, "1");
-    assert_eq!(script.pick("a").unwrap(), second, "it stays");
 }
 
 #[test]
@@ -337,7 +273,8 @@ fn the_number_of_origins_is_bounded() {
     for n in 0..MAX_ORIGINS {
         script.heartbeat(origin(&n.to_string(), "1"));
     }
-    let refused = script.origins.heartbeat(origin("more", "1"), Lease::Heartbeat, script.now());
+    let refused =
+        script.origins.heartbeat(origin("more", "1"), Terms::default(), Lease::Heartbeat, script.now());
     assert_eq!(refused, Err(Refusal::Full));
     script.heartbeat(origin("0", "2"));
     script.heartbeat(origin("1", "1"));
@@ -397,11 +334,4 @@ fn what_another_process_knew_is_up_at_once_and_streams_stay_where_they_are() {
     assert_eq!(after.heartbeat(origin("a", "1")), [], "a heartbeat changes nothing");
     after.fail("a", "1");
     assert_eq!(after.fail("a", "1"), Some(OriginEvent::Down(id("a", "1"))));
-}
-
-#[test]
-fn a_static_origin_is_recognized_whatever_process_named_it() {
-    let script = Script::with_up(&["a"]);
-    assert_eq!(script.origins.same_but_for_id(&origin("a", "2")), Some(id("a", "1")));
-    assert_eq!(script.origins.same_but_for_id(&origin("b", "1")), None);
 }

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::{ValueError, rfc3339};
 use crate::origin::{
     Origin, OriginId,
+    balance::Terms,
     registration::{Registration, RegistrationError},
 };
 
@@ -87,6 +88,19 @@ impl StoredOrigin {
             weight: None,
             capacity: None,
         }
+    }
+
+    /// The same, with what it is to take.
+    pub fn with_terms(self, terms: Terms) -> Self {
+        let Terms { weight, capacity } = terms;
+        Self { weight: (weight != Terms::default().weight).then_some(weight), capacity, ..self }
+    }
+
+    /// What it is to take.
+    pub fn terms(&self) -> Terms {
+        let bounded = |number: u32| number.clamp(1, Terms::MAX);
+        let weight = self.weight.map_or(Terms::default().weight, bounded);
+        Terms { weight, capacity: self.capacity.map(bounded) }
     }
 
     /// Which run of which server.

@@ -101,7 +101,7 @@ fn an_adopted_session_ends_by_delete_alert_silence_and_the_end_of_its_origin() {
     let silent = Activity { client_idle: IDLE, ..Activity::default() };
     let session = SessionId(40);
     for event in [
-        Event::Deleted(offer("a", origin(1)).ufrags),
+        Event::Deleted(offer("a", origin(1)).ufrags().unwrap().clone()),
         Event::Activity(vec![(session, closing)]),
         Event::Activity(vec![(session, silent)]),
         Event::OriginDown(origin(1).id.clone()),

@@ -4,7 +4,7 @@ use super::super::tests::{IDLE, Script, client_ip, installs, offer, origin, reti
 use super::*;
 use crate::{
     proxy::{Activity, Event, Inheritance, SessionOffer},
-    session::{EndReason, offload::SETTLE, record::Record},
+    session::{EndReason, Kind, offload::SETTLE, record::Record},
 };
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +13,11 @@ fn endpoint() -> SocketAddr {
 }
 
 fn offer_over_tcp(name: &str) -> SessionOffer {
-    SessionOffer { tcp: Some(endpoint()), ..offer(name, origin(1)) }
+    let mut offer = offer(name, origin(1));
+    if let Kind::WebRtc(webrtc) = &mut offer.kind {
+        webrtc.tcp = Some(endpoint());
+    }
+    offer
 }
 
 fn path(connection: u64) -> TcpPath {
@@ -120,7 +124,9 @@ fn a_session_whose_connections_have_ended_has_the_usual_time_for_its_client_to_c
 #[test]
 fn whatever_ends_a_session_closes_its_connections() {
     let ends: [fn(&mut Script, SessionId) -> Event; 3] = [
-        |script, session| Event::Deleted(script.proxy.session(session).unwrap().offer.ufrags.clone()),
+        |script, session| {
+            Event::Deleted(script.proxy.session(session).unwrap().offer.ufrags().unwrap().clone())
+        },
         |_, _| Event::OriginDown(origin(1).id.clone()),
         |_, _| Event::Shutdown,
     ];
@@ -190,7 +196,7 @@ fn is_awaited(script: &mut Script) -> bool {
             None
         }
     });
-    let ufrags = script.proxy.session(probe).unwrap().offer.ufrags.clone();
+    let ufrags = script.proxy.session(probe).unwrap().offer.ufrags().unwrap().clone();
     script.apply(Event::Deleted(ufrags));
     escalation.expect("it is installed").requests
 }

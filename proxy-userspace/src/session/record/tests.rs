@@ -72,7 +72,21 @@ fn a_record_that_cannot_fit_is_refused_with_its_size() {
 #[test]
 fn the_password_is_in_no_debug_text() {
     let text = format!("{:?}", example());
-    assert!(!text.contains(example().offer.pwd.expose()), "{text}");
+    assert!(!text.contains("0123456789abcdef"), "{text}");
+}
+
+#[test]
+fn every_truncation_of_the_record_of_a_call_is_refused() {
+    let mut offer = SessionOffer::example_call("v/live/show", tuple(5000).client, 77);
+    if let Kind::Srt(srt) = &mut offer.kind {
+        srt.answer = Some(Bytes::from_static(&[7; 116]));
+    }
+    let record = Record { offer, used_tcp: false, ..example() };
+    let bytes = record.encode().unwrap();
+    assert_eq!(Record::decode(&bytes), Ok(record));
+    for end in 0..bytes.len() {
+        assert_eq!(Record::decode(&bytes[..end]), Err(DecodeError::Truncated), "{end}");
+    }
 }
 
 prop_compose! {
@@ -95,7 +109,12 @@ prop_compose! {
         (media, source, client) in (any_address(), any_address(), any_address()),
         millis in 0..u64::MAX / 4,
         device in ".{0,40}",
-        used_tcp in any::<bool>(),
+        (used_tcp, tells) in any::<(bool, bool)>(),
+        call in proptest::option::of((
+            any_tuple(),
+            any::<[u32; 3]>(),
+            proptest::option::of(proptest::collection::vec(any::<u8>(), 0..200)),
+        )),
         path in proptest::option::of((any_tuple(), any::<u32>(), proptest::collection::vec(any_tuple(), 0..8))),
     ) -> Record {
         let mut offer = SessionOffer::example(&stream, &ufrags);
@@ -103,8 +122,17 @@ prop_compose! {
         (origin.rtmp, origin.http, origin.api) = (endpoints[0], endpoints[1], endpoints[2]);
         (origin.srt, origin.rtc, origin.ip) = (endpoints[3], endpoints[4], media.ip());
         origin.device_id = device;
-        (origin.rtc_tcp, offer.tcp) = (endpoints[5], endpoints[6]);
+        origin.rtc_tcp = endpoints[5];
+        (offer.stream, offer.role) = (offer.stream.filter(|_| tells), offer.role.filter(|_| tells));
         offer.client_ip = client.ip();
+        match (&mut offer.kind, call) {
+            (Kind::WebRtc(webrtc), None) => webrtc.tcp = endpoints[6],
+            (kind, Some((tuple, [ifindex, caller, cookie], answer))) => {
+                let (caller, answer) = (SocketId(caller), answer.map(Bytes::from));
+                *kind = Kind::Srt(Srt { tuple, ifindex, caller, cookie, answer });
+            }
+            (Kind::Srt(_), None) => {}
+        }
         Record {
             offer,
             media,

@@ -10,7 +10,7 @@ use zerocopy::network_endian::U16;
 
 use super::{
     super::{
-        super::{Escalation, FlowSpec, NextHopId},
+        super::{Escalation, FlowSpec, NextHopId, Protocol},
         record::{Records, load_head, unmapped},
         rows::Rows,
     },
@@ -69,7 +69,9 @@ where
         if *forward.rewrite() != sent {
             return None;
         }
+        let is_srt = forward.head().has(FlowFlags::SRT);
         let spec = FlowSpec {
+            protocol: if is_srt { Protocol::Srt } else { Protocol::WebRtc },
             client: source::<F>(&asked),
             service: destination::<F>(&asked),
             source: source::<F>(&sent),

@@ -13,6 +13,8 @@ pub(super) enum Outcome {
     NoSession,
     /// The legs are of different families.
     OtherFamily,
+    /// Told who calls the origin in a caller's name.
+    Unreachable,
     /// Not an error about a UDP datagram.
     Malformed,
     /// Told too often.
@@ -22,11 +24,12 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Translated,
         Self::ToldTooBig,
         Self::NoSession,
         Self::OtherFamily,
+        Self::Unreachable,
         Self::Malformed,
         Self::Limited,
         Self::Unsent,
@@ -38,6 +41,7 @@ impl Outcome {
             Self::ToldTooBig => "told_too_big",
             Self::NoSession => "no_session",
             Self::OtherFamily => "other_family",
+            Self::Unreachable => "origin_unreachable",
             Self::Malformed => "malformed_icmp",
             Self::Limited => "limited",
             Self::Unsent => "unsent",
