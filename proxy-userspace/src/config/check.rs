@@ -24,6 +24,9 @@ pub(super) fn config(layers: &Layers) -> Result<Config, ConfigErrors> {
     if reader.stack.lookup(&s::WEBRTC_TCP_SERVER).is_none() {
         take_media_over_tcp(&mut config);
     }
+    if config.load_balancer == LoadBalancer::Redis {
+        config.balancing.policy = config.balancing.policy.of_fleet();
+    }
     reader.compare(&config);
     if reader.errors.is_empty() { Ok(config) } else { Err(ConfigErrors(reader.errors)) }
 }

@@ -11,10 +11,13 @@ use super::Origin;
 /// How a new stream gets its origin (`PROXY_BALANCING`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
-    /// The less loaded of two that are drawn by weight. Who always takes the least loaded one of all herds: every proxy of
-    /// a fleet would send its streams there until the counts catch up (Mitzenmacher, "The power of two choices", 2001).
+    /// The one with the least load for its weight.
     #[default]
     LeastSessions,
+    /// The same of two that are drawn by weight, for the proxies of a fleet: they know each other's loads late, and all of
+    /// them would send their streams to the least loaded of all until they do (Mitzenmacher, "The power of two choices",
+    /// 2001).
+    LessOfTwo,
     /// Any, all alike.
     Random,
     /// Any, by weight.
@@ -71,10 +74,19 @@ impl Policy {
     /// The word in the configuration.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::LeastSessions => "least-sessions",
+            Self::LeastSessions | Self::LessOfTwo => "least-sessions",
             Self::Random => "random",
             Self::Weighted => "weighted",
             Self::Rendezvous => "rendezvous",
+        }
+    }
+
+    /// What a proxy of a fleet does in its place.
+    #[must_use]
+    pub fn of_fleet(self) -> Self {
+        match self {
+            Self::LeastSessions | Self::LessOfTwo => Self::LessOfTwo,
+            Self::Random | Self::Weighted | Self::Rendezvous => self,
         }
     }
 
@@ -86,7 +98,8 @@ impl Policy {
         random: &mut impl Rng,
     ) -> Option<&'a Arc<Origin>> {
         let chosen = match self {
-            Self::LeastSessions => less_loaded_of_two(candidates, random),
+            Self::LeastSessions => least_loaded(candidates, candidates.len(), random),
+            Self::LessOfTwo => least_loaded(candidates, 2, random),
             Self::Random => candidates.choose(random),
             Self::Weighted => by_weight(candidates, random),
             Self::Rendezvous => rendezvous(candidates, stream),
@@ -99,12 +112,14 @@ fn by_weight<'c, 'a>(candidates: &'c [Candidate<'a>], random: &mut impl Rng) -> 
     candidates.choose_weighted(random, |candidate| candidate.terms.weight).ok()
 }
 
-fn less_loaded_of_two<'c, 'a>(
+/// The least loaded of so many that are drawn; of equals the one that was drawn first.
+fn least_loaded<'c, 'a>(
     candidates: &'c [Candidate<'a>],
+    among: usize,
     random: &mut impl Rng,
 ) -> Option<&'c Candidate<'a>> {
     let weight = |candidate: &Candidate<'_>| f64::from(candidate.terms.weight);
-    let drawn = candidates.choose_multiple_weighted(random, 2, weight).ok()?;
+    let drawn = candidates.choose_multiple_weighted(random, among, weight).ok()?;
     drawn.min_by(|one, other| one.by_share(other))
 }
 

@@ -272,6 +272,9 @@ fn origins_are_weighed_by_name() {
     ])
     .balancing;
     assert_eq!(balancing.policy, Policy::Weighted);
+    assert_eq!(variables(&[]).balancing.policy, Policy::LeastSessions);
+    let fleet = variables(&[("PROXY_LOAD_BALANCER_TYPE", "redis")]);
+    assert_eq!(fleet.balancing.policy, Policy::LessOfTwo);
     assert_eq!(balancing.weights, [("origin1".to_owned(), 3), ("*".to_owned(), 1)]);
     assert_eq!(balancing.capacities, [("vid-1".to_owned(), 500)]);
     let weights = |value| [("PROXY_ORIGIN_WEIGHTS", value)];

@@ -6,18 +6,7 @@ use super::*;
 use crate::origin::OriginId;
 
 fn origin(name: &str) -> Arc<Origin> {
-    Arc::new(Origin {
-        id: OriginId::new(name, "service", "1"),
-        server: name.into(),
-        device_id: name.into(),
-        ip: [10, 0, 0, 1].into(),
-        rtmp: None,
-        http: None,
-        api: None,
-        srt: None,
-        rtc: None,
-        rtc_tcp: None,
-    })
+    Arc::new(Origin::bare(name, OriginId::new(name, "service", "1"), [10, 0, 0, 1].into()))
 }
 
 fn stream(n: usize) -> StreamKey {
@@ -51,7 +40,7 @@ const TEN: [(&str, u32); 10] =
 fn no_origin_has_many_more_streams_than_the_mean_although_no_proxy_sees_the_others() {
     let mut sums: BTreeMap<String, u64> = BTreeMap::new();
     for proxy in 0..8 {
-        for (name, streams) in spread(Policy::LeastSessions, &TEN, 1000, proxy) {
+        for (name, streams) in spread(Policy::LessOfTwo, &TEN, 1000, proxy) {
             *sums.entry(name).or_default() += streams;
         }
     }
@@ -60,8 +49,14 @@ fn no_origin_has_many_more_streams_than_the_mean_although_no_proxy_sees_the_othe
 }
 
 #[test]
+fn who_knows_every_load_has_no_origin_with_more_than_one_stream_above_another() {
+    let loads = spread(Policy::LeastSessions, &TEN, 995, 3);
+    assert!(loads.values().all(|streams| [99, 100].contains(streams)), "{loads:?}");
+}
+
+#[test]
 fn every_policy_that_knows_weights_keeps_to_them() {
-    for policy in [Policy::LeastSessions, Policy::Weighted, Policy::Rendezvous] {
+    for policy in [Policy::LeastSessions, Policy::LessOfTwo, Policy::Weighted, Policy::Rendezvous] {
         let loads = spread(policy, &[("small", 1), ("large", 3)], 4000, 1);
         let large = loads["large"] as f64 / 3000.0;
         assert!((0.9..1.1).contains(&large), "{}: {loads:?}", policy.as_str());
@@ -71,7 +66,7 @@ fn every_policy_that_knows_weights_keeps_to_them() {
 }
 
 #[test]
-fn the_less_loaded_of_two_takes_the_stream_by_what_each_is_to_take() {
+fn the_less_loaded_takes_the_stream_by_what_each_is_to_take() {
     let (small, large) = (origin("small"), origin("large"));
     let candidates = |large_load| {
         let (one, five) = (Terms::default(), Terms { weight: 5, capacity: None });
@@ -81,10 +76,10 @@ fn the_less_loaded_of_two_takes_the_stream_by_what_each_is_to_take() {
         ]
     };
     let mut random = StdRng::seed_from_u64(1);
-    for _ in 0..32 {
+    for policy in [Policy::LeastSessions, Policy::LessOfTwo].repeat(16) {
         let chosen = |load, random: &mut StdRng| {
             let candidates = candidates(load);
-            Policy::LeastSessions.choose(&candidates, &stream(1), random).unwrap().server.clone()
+            policy.choose(&candidates, &stream(1), random).unwrap().server.clone()
         };
         assert_eq!(chosen(49, &mut random), "large");
         assert_eq!(chosen(51, &mut random), "small");
@@ -121,7 +116,9 @@ fn a_choice_of_one_or_none() {
     let only = origin("only");
     let one = [Candidate { origin: &only, terms: Terms::default(), load: 9 }];
     let mut random = StdRng::seed_from_u64(1);
-    for policy in [Policy::LeastSessions, Policy::Random, Policy::Weighted, Policy::Rendezvous] {
+    for policy in
+        [Policy::LeastSessions, Policy::LessOfTwo, Policy::Random, Policy::Weighted, Policy::Rendezvous]
+    {
         assert_eq!(policy.choose(&one, &stream(1), &mut random), Some(&only));
         assert_eq!(policy.choose(&[], &stream(1), &mut random), None);
     }

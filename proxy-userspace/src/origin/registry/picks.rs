@@ -24,6 +24,8 @@ pub(super) struct Pick {
     pub(super) expires: Instant,
     /// When the fleet said so last; never, if it may have changed its mind.
     pub(super) confirmed: Option<Instant>,
+    /// Somebody has the stream there.
+    pub(super) is_in_use: bool,
 }
 
 /// What becomes of a pick that others made.
@@ -58,10 +60,11 @@ impl Origins {
         Ok(chosen)
     }
 
-    /// The origin that `stream` was picked to, if it is up; the pick is in use.
+    /// The origin that `stream` was picked to, if it is up; the pick lives on.
     ///
     /// # Errors
-    /// When a probe under way tells whether it still is: a stream does not move because one connection was refused.
+    /// When a probe under way tells whether it still is: a stream that somebody has does not move because one connection was
+    /// refused.
     pub fn known_pick(&mut self, stream: &StreamKey, now: Instant) -> Result<Option<Arc<Origin>>, Refusal> {
         let is_probing = self.is_probing();
         let Some(pick) = self.picks.get_mut(stream).filter(|pick| now < pick.expires) else {
@@ -73,7 +76,7 @@ impl Origins {
                 pick.expires = now + self.settings.pick_ttl;
                 Ok(Some(Arc::clone(&entry.origin)))
             }
-            State::Suspect if is_probing => Err(Refusal::Undecided),
+            State::Suspect if is_probing && pick.is_in_use => Err(Refusal::Undecided),
             State::Suspect | State::Probing | State::Down(_) => Ok(None),
         }
     }
@@ -135,6 +138,7 @@ impl Origins {
         let Some(origin) = self.origin(id) else { return false };
         let before = self.picks.get(stream).filter(|pick| now < pick.expires).map(|pick| pick.origin.clone());
         let is_kept = self.assign(stream, &origin, now).is_ok();
+        self.refresh(stream, now);
         is_kept && before.is_some_and(|before| before != *id)
     }
 
@@ -149,6 +153,7 @@ impl Origins {
     pub fn refresh(&mut self, stream: &StreamKey, now: Instant) {
         if let Some(pick) = self.picks.get_mut(stream) {
             pick.expires = now + self.settings.pick_ttl;
+            pick.is_in_use = true;
         }
     }
 
@@ -192,12 +197,13 @@ impl Origins {
         origin: &Origin,
         now: Instant,
     ) -> Result<(), Refusal> {
+        let is_in_use = self.picks.get(stream).is_some_and(|pick| pick.is_in_use && pick.origin == origin.id);
         self.unpick(stream);
         if self.picks.len() >= MAX_PICKS {
             return Err(Refusal::Full);
         }
         let (expires, confirmed) = (now + self.settings.pick_ttl, Some(now));
-        let pick = Pick { origin: origin.id.clone(), expires, confirmed };
+        let pick = Pick { origin: origin.id.clone(), expires, confirmed, is_in_use };
         self.picks.insert(stream.clone(), pick);
         if let Some(entry) = self.entries.get_mut(&origin.id) {
             entry.streams += 1;

@@ -37,14 +37,13 @@ fn looking_for_a_stream_picks_none_and_keeps_none() {
 }
 
 #[test]
-fn streams_are_spread_over_origins() {
+fn the_origin_with_the_fewest_streams_is_chosen() {
     let mut script = Script::with_up(&["one", "two", "three"]);
     for n in 0..300 {
         script.pick(&n.to_string()).unwrap();
     }
     for server in ["one", "two", "three"] {
-        let (_, _, streams) = script.status(server).unwrap();
-        assert!((90..=110).contains(&streams), "{server}: {streams}");
+        assert_eq!(script.status(server), Some(("up", None, 100)));
     }
 }
 
@@ -114,15 +113,25 @@ fn a_new_run_of_an_origin_that_drained_takes_streams() {
 }
 
 #[test]
-fn one_refused_connection_does_not_move_a_stream() {
+fn one_refused_connection_does_not_move_a_stream_that_somebody_has() {
     let mut script = Script::with_up(&["one", "two"]);
     let first = script.pick("a").unwrap();
+    let now = script.now();
+    script.origins.refresh(&key("a"), now);
     script.report(&first);
     assert_eq!(script.pick("a"), Err(Refusal::Undecided));
     script.succeed(&first, "1");
     assert_eq!(script.pick("a"), Ok(first.clone()));
     script.report(&first);
     script.fail(&first, "1");
+    assert_ne!(script.pick("a").unwrap(), first);
+}
+
+#[test]
+fn a_stream_that_nobody_has_yet_is_tried_at_another_origin_at_once() {
+    let mut script = Script::with_up(&["one", "two"]);
+    let first = script.pick("a").unwrap();
+    script.report(&first);
     assert_ne!(script.pick("a").unwrap(), first);
 }
 
