@@ -7,15 +7,22 @@ use std::{
 
 use super::{counters::Counters, peer::Peer, worker::Listener};
 use crate::{
-    net::udp::{Burst, RecvBatch, SendBatch, Sent, Span, Transmit},
+    net::udp::{BATCH, Burst, RecvBatch, SendBatch, Sent, Span, Transmit},
     session::Tuple,
 };
 
 /// Datagrams of one batch that leave.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Outbox {
     queued: Vec<Queued>,
     sends: SendBatch,
+}
+
+/// Room for what a batch leads to, unless messages that the kernel merged are for several receivers.
+impl Default for Outbox {
+    fn default() -> Self {
+        Self { queued: Vec::with_capacity(BATCH), sends: SendBatch::default() }
+    }
 }
 
 /// Neighbouring datagrams of one arrival that leave the same way.
