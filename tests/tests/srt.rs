@@ -113,6 +113,12 @@ impl<'a> Site<'a> {
         self.origins.iter().flatten().flat_map(Origin::srt_sessions).collect()
     }
 
+    /// Waits until origins have taken so many, of which they tell later than they answer.
+    fn have_accepted(&self, count: usize) -> Vec<SrtSession> {
+        until("origins took the sessions", PATIENCE, || Ok(self.accepted().len() >= count)).unwrap();
+        self.accepted()
+    }
+
     /// Which of the origins has a stream.
     fn origin_of(&self, stream: &str) -> usize {
         let status = self.proxy.status().unwrap();
@@ -222,7 +228,7 @@ fn a12_a_lost_answer_costs_one_repetition(case: Case) {
     players[0].wait_for(50, 0, PATIENCE).unwrap();
     let dropped = network.client.run("nft", &["list", "table", "netdev", "lossy"]).unwrap();
     assert!(dropped.contains("counter packets 1 "), "{dropped}");
-    let sessions = site.accepted();
+    let sessions = site.have_accepted(2);
     assert_eq!(sessions.len(), 2, "one for each caller: {sessions:#?}");
     let status = site.settled(case.forwarder(), 2);
     assert_eq!(status.totals.srt_calls.get("answered"), Some(&2), "{status:#?}");
@@ -407,7 +413,7 @@ fn defect_01_a_silent_origin_delays_nobody_who_calls_another_one() {
         };
         assert_eq!(answer, Kind::Conclusion);
     }
-    assert!(site.accepted().len() >= OTHERS as usize);
+    site.have_accepted(OTHERS as usize);
 }
 
 #[test]
@@ -449,7 +455,7 @@ fn a_caller_that_starts_again_from_its_port_is_a_new_one() {
     network.client.enter(|| request(8)).unwrap();
     let status = site.ended("replaced", 1);
     assert_eq!(status.totals.sessions, 2, "{status:#?}");
-    assert_eq!(site.accepted().len(), 3);
+    assert_eq!(site.have_accepted(3).len(), 3);
 }
 
 #[test]

@@ -18,20 +18,30 @@ use crate::{
 };
 
 /// Programs whose tests wait for most of their time: more of them run at once than there are CPUs.
-const MOSTLY_WAITING: [&str; 13] = [
+const MOSTLY_WAITING: [&str; 23] = [
     "attachments",
     "capacity",
+    "cluster",
     "delivery",
+    "faults",
+    "fleet",
+    "fleet_webrtc",
     "host_firewall",
     "next_hops",
+    "origin_streams",
     "pinned",
+    "redis_store",
     "relay",
+    "restart",
     "routes",
+    "rtc_tcp",
+    "srt",
     "stream_abuse",
     "stream_origins",
     "stream_peers",
     "stream_tiers",
     "tcp_streams",
+    "webrtc",
 ];
 const WAITING_TESTS: u8 = 6;
 
