@@ -20,11 +20,12 @@ use crate::{
     connections::Connections,
     control::{Control, ControlLoop, EVENT_QUEUE},
     datapath::{
-        FlowId, FlowSpec,
+        FlowId, FlowSpec, Protocol,
         installer::Installer,
         userspace::{Relay, Sockets},
     },
     executor::{Executor, OriginsByUfrags},
+    fleet::Fleet,
     ice_tcp::IceTcp,
     lifecycle::{Home, Inherited, Startup},
     net::{
@@ -74,6 +75,7 @@ struct App {
     /// The origins, as this process knows them.
     origins: Arc<MemoryRegistry>,
     registry: Arc<dyn Registry>,
+    key: Option<Arc<Fleet>>,
     resolver: Arc<Resolver>,
     control: Control,
     sessions: Arc<dyn SessionSink>,
@@ -123,8 +125,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let shared = parts::shared(&config, &origins, &mut tasks);
     let registry = Arc::clone(&shared.registry);
     tasks.spawn(Arc::clone(&connections).keep_picks(Arc::clone(&registry)));
-    let roaming = parts::roaming(&config, &gate, &control, &shared, &mut tasks);
-    let sessions = parts::sessions(&config, &control, &shared, &mut tasks);
+    let roaming = parts::roaming(&gate, &control, &shared, &mut tasks);
+    let sessions = parts::sessions(&control, &shared, &mut tasks);
     let (picks, carried) = (Arc::clone(&registry), Arc::clone(&connections));
     tasks.spawn(control_loop.run(event_queue, origin_events, picks, carried));
     let sources = &config.sources;
@@ -137,6 +139,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         home,
         origins,
         registry,
+        key: shared.key,
         resolver,
         control,
         sessions,
@@ -197,9 +200,21 @@ impl App {
     }
 
     fn backend(&self) -> Backend<'_> {
-        let Self { config, registry, control, sessions, resolver, connections, dialer, ice_tcp, .. } = self;
+        let Self { config, registry, key, control, sessions, resolver, connections, dialer, ice_tcp, .. } =
+            self;
         let (webrtc_port, _) = self.media_ports;
-        Backend { config, webrtc_port, registry, control, sessions, resolver, connections, dialer, ice_tcp }
+        Backend {
+            config,
+            webrtc_port,
+            registry,
+            key,
+            control,
+            sessions,
+            resolver,
+            connections,
+            dialer,
+            ice_tcp,
+        }
     }
 
     async fn wait(&mut self) -> Wake {
@@ -274,8 +289,8 @@ fn open_relay(
 
 /// Those of WebRTC and SRT, as bound.
 fn media_ports(config: &Config, relay: &Relay) -> (u16, u16) {
-    let port = |bound: Vec<SocketAddr>, wanted| bound.first().map_or(wanted, SocketAddr::port);
-    (port(relay.local_addrs(), config.webrtc_server.port), port(relay.srt_addrs(), config.srt_server.port))
+    let port = |service, wanted| relay.addresses_of(service).next().map_or(wanted, |bound| bound.port());
+    (port(Protocol::WebRtc, config.webrtc_server.port), port(Protocol::Srt, config.srt_server.port))
 }
 
 fn inherited((id, spec): (FlowId, FlowSpec)) -> InheritedFlow {

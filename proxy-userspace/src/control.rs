@@ -9,8 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use proxy_protocol::{ice::UfragPair, stream_url::StreamKey};
+use proxy_protocol::stream_url::StreamKey;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -26,7 +25,7 @@ use crate::{
     executor::{CarriageRequest, Executor},
     origin::{OriginEvent, OriginId, Registry},
     proxy::{Event, Inheritance, Proxy, Refusal},
-    session::{EndReason, SessionId, SessionOffer, tcp::TcpPath},
+    session::{SessionId, SessionOffer, tcp::TcpPath},
 };
 
 mod handle;
@@ -56,23 +55,15 @@ enum Command {
         sources: Arc<[IpAddr]>,
         reply: oneshot::Sender<Result<SessionId, Refusal>>,
     },
-    Established {
-        session: SessionId,
-        answer: Bytes,
-    },
-    HungUp {
-        session: SessionId,
-        reason: EndReason,
-    },
     Carry {
         session: SessionId,
         path: TcpPath,
         request: CarriageRequest,
     },
-    Deleted(UfragPair),
+    /// Nothing but an event.
+    Tell(Event),
     Snapshot(oneshot::Sender<Snapshot>),
     SwitchOffload(bool),
-    Drain,
     Detach(oneshot::Sender<Vec<String>>),
     HandOver(oneshot::Sender<io::Result<Frozen>>),
     Leave(oneshot::Sender<()>),
@@ -121,14 +112,7 @@ impl ControlLoop {
         loop {
             tokio::select! {
                 Some(event) = events.recv() => self.handle(event).await,
-                Some(event) = origins.recv() => {
-                    match &event {
-                        OriginEvent::Down(id) => connections.end_at(id),
-                        OriginEvent::Moved { stream, to } => connections.end_elsewhere(stream, to),
-                        OriginEvent::Up(_) | OriginEvent::Ended(_) => {}
-                    }
-                    self.origin_changed(event).await;
-                }
+                Some(event) = origins.recv() => self.origin_changed(event, &connections).await,
                 command = self.commands.recv() => {
                     let Some(command) = command else { return };
                     if self.obey(command).await.is_break() {
@@ -166,15 +150,11 @@ impl ControlLoop {
                 self.executor.await_admission(session, reply);
                 self.handle(Event::Offered { session, offer, media, sources }).await;
             }
-            Command::Established { session, answer } => {
-                self.handle(Event::Established { session, answer }).await;
-            }
-            Command::HungUp { session, reason } => self.handle(Event::HungUp { session, reason }).await,
             Command::Carry { session, path, request } => {
                 self.executor.await_carriage(path.connection, request);
                 self.handle(Event::Connected { session, path }).await;
             }
-            Command::Deleted(ufrags) => self.handle(Event::Deleted(ufrags)).await,
+            Command::Tell(event) => self.handle(event).await,
             Command::SwitchOffload(on) => {
                 tracing::info!(on, "offloading switched");
                 if let (true, Some(kernel)) = (on, self.executor.kernel_mut()) {
@@ -186,7 +166,6 @@ impl ControlLoop {
                 // Whoever asked may have given up waiting.
                 let _gone = reply.send(Snapshot::take(&self.proxy, &self.executor, &self.tallies));
             }
-            Command::Drain => self.handle(Event::Drain).await,
             Command::Detach(reply) => {
                 self.handle(Event::SwitchOffload(false)).await;
                 let detached = self.executor.kernel_mut().map(Installer::detach_all).unwrap_or_default();
@@ -235,7 +214,7 @@ impl ControlLoop {
         }
     }
 
-    async fn origin_changed(&mut self, event: OriginEvent) {
+    async fn origin_changed(&mut self, event: OriginEvent, connections: &Connections) {
         match event {
             OriginEvent::Up(origin) => {
                 // All endpoints of an origin are on one address.
@@ -244,8 +223,12 @@ impl ControlLoop {
                 }
             }
             OriginEvent::Ended(ufrags) => self.handle(Event::Deleted(ufrags)).await,
-            OriginEvent::Moved { stream, to } => self.handle(Event::StreamMoved { stream, to }).await,
+            OriginEvent::Moved { stream, to } => {
+                connections.end_elsewhere(&stream, &to);
+                self.handle(Event::StreamMoved { stream, to }).await;
+            }
             OriginEvent::Down(id) => {
+                connections.end_at(&id);
                 self.handle(Event::OriginDown(id.clone())).await;
                 if let Some(kernel) = self.executor.kernel_mut() {
                     kernel.unwatch(&id);

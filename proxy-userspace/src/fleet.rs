@@ -6,13 +6,9 @@ use parking_lot::Mutex;
 use proxy_protocol::{
     ice::IcePwd,
     routed_ufrag::{Credentials, FleetKey, OriginTag, RoutedUfrag},
-    sdp::Answer,
 };
 
-use crate::{
-    origin::{Origin, OriginId},
-    session::SessionOffer,
-};
+use crate::origin::{Origin, OriginId};
 
 /// Tags are forgotten once there are so many more than origins.
 const SPARE_TAGS: usize = 256;
@@ -46,18 +42,11 @@ impl Fleet {
         })
     }
 
-    /// Whether `origin` has taken the credentials that it was to take.
-    pub fn has_taken(&self, origin: &Origin, answer: &Answer<'_>) -> bool {
-        let routed = RoutedUfrag::parse(answer.ufrag().as_str());
-        let pwd = routed.and_then(|routed| self.key.pwd_of(&routed, name_of(origin)));
-        pwd.as_ref() == Some(answer.pwd())
-    }
-
-    /// Whether a session has credentials of ours, which lead every proxy of the fleet to its origin.
-    pub fn has_made(&self, session: &SessionOffer) -> bool {
-        let Some(webrtc) = session.webrtc() else { return false };
-        let found = self.find(webrtc.ufrags.local(), vec![Arc::clone(&session.origin)]);
-        found.is_some_and(|(_, pwd)| pwd == webrtc.pwd)
+    /// Whether these credentials are ours, and lead every proxy of the fleet to `origin`.
+    pub fn has_made(&self, origin: &Origin, ufrag: &str, pwd: &IcePwd) -> bool {
+        let routed = RoutedUfrag::parse(ufrag);
+        let made = routed.and_then(|routed| self.key.pwd_of(&routed, name_of(origin)));
+        made.as_ref() == Some(pwd)
     }
 
     fn tagged(&self, tag: OriginTag, mut origins: Vec<Arc<Origin>>) -> Vec<Arc<Origin>> {
@@ -82,6 +71,7 @@ fn name_of(origin: &Origin) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::SessionOffer;
 
     fn fleet() -> Fleet {
         Fleet::new(FleetKey::new(b"one key for all of a fleet"))

@@ -64,6 +64,25 @@ pub struct Origin {
     pub rtc_tcp: Option<SocketAddr>,
 }
 
+#[cfg(test)]
+impl Origin {
+    /// One that serves nothing.
+    pub(crate) fn bare(server: &str, id: OriginId, ip: IpAddr) -> Self {
+        Self {
+            id,
+            server: server.into(),
+            device_id: server.into(),
+            ip,
+            rtmp: None,
+            http: None,
+            api: None,
+            srt: None,
+            rtc: None,
+            rtc_tcp: None,
+        }
+    }
+}
+
 /// Why no origin could be picked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PickError {

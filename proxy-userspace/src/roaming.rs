@@ -107,7 +107,7 @@ pub struct Roaming {
     gate: Gate,
     control: Control,
     registry: Arc<dyn Registry>,
-    fleet: Option<Fleet>,
+    fleet: Option<Arc<Fleet>>,
     finder: Option<Arc<dyn SessionFinder>>,
     searches: Mutex<HashMap<UfragPair, Arc<Search>>>,
     unknown: Mutex<Recent<UfragPair>>,
@@ -139,7 +139,7 @@ impl Roaming {
         gate: Gate,
         control: Control,
         registry: Arc<dyn Registry>,
-        fleet: Option<Fleet>,
+        fleet: Option<Arc<Fleet>>,
         finder: Option<Arc<dyn SessionFinder>>,
     ) -> Arc<Self> {
         Arc::new(Self {

@@ -17,7 +17,7 @@
 //! ```
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -63,6 +63,13 @@ pub struct Tuple {
     pub client: SocketAddr,
     /// Our address and port the client sends to, as the socket sees it.
     pub local: SocketAddr,
+}
+
+impl Tuple {
+    /// That of a datagram from `client` by a socket on `listener`, which may be on any address.
+    pub fn of(client: SocketAddr, to: Option<IpAddr>, listener: SocketAddr) -> Self {
+        Self { client, local: SocketAddr::new(to.unwrap_or(listener.ip()), listener.port()) }
+    }
 }
 
 /// Why a session ended.

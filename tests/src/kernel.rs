@@ -39,6 +39,15 @@ pub struct Ends {
     pub origin: SocketAddr,
 }
 
+impl Ends {
+    /// The flow between them, by these next hops.
+    #[must_use]
+    pub fn flow(self, protocol: Protocol, [to_origin, to_client]: [NextHopId; 2]) -> FlowSpec {
+        let Self { client, service, source, origin } = self;
+        FlowSpec { protocol, client, service, source, origin, to_origin, to_client }
+    }
+}
+
 /// The ends of the bench's IPv4 flow.
 pub const V4_ENDS: Ends = Ends {
     client: SocketAddr::V4(CLIENT),
@@ -157,9 +166,8 @@ impl Bench {
         let mut kernel = loaded(&options);
         let mut hop = |last| kernel.add_next_hop(&redirect(last)).expect("the table is empty");
         let (to_origin, to_client) = (hop(1), hop(2));
-        let mut install = |Ends { client, service, source, origin }| {
-            let flow = FlowSpec { protocol, client, service, source, origin, to_origin, to_client };
-            kernel.install(&flow).expect("the table is empty")
+        let mut install = |ends: Ends| {
+            kernel.install(&ends.flow(protocol, [to_origin, to_client])).expect("the table is empty")
         };
         let (flow, flow_v6) = (install(V4_ENDS), install(V6_ENDS));
         kernel.settle();

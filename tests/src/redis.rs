@@ -4,21 +4,19 @@ use std::{
     fs,
     path::PathBuf,
     process::{Command, Stdio},
-    thread::sleep,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 
 use crate::{
-    live::{Scratch, finish},
+    live::{self, Scratch, finish},
     netns::{Namespace, Process},
 };
 
 /// How long a server may take to answer on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
-const STEP: Duration = Duration::from_millis(20);
 
 /// A Redis server or Sentinel on loopback; it ends, and its directory goes, with this value.
 #[derive(Debug)]
@@ -230,19 +228,24 @@ pub fn cluster<'a>(namespace: &'a Namespace, ports: [u16; 3]) -> Result<[Redis<'
     Ok(nodes)
 }
 
-/// Waits for a condition.
+/// Runs a test inside a namespace, with a runtime whose threads are inside too.
+///
+/// # Panics
+/// When no runtime can be made.
+pub fn within<T: Send>(namespace: &Namespace, test: impl AsyncFnOnce() -> T + Send) -> T {
+    namespace.enter(|| {
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(2).enable_all().build();
+        runtime.expect("a runtime needs nothing but threads").block_on(test())
+    })
+}
+
+/// Waits for a condition, for as long as a busy machine may need.
 ///
 /// # Errors
 /// When it does not come, or asking fails.
-pub fn until(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
-    let end = Instant::now() + PATIENCE;
-    while !condition()? {
-        if Instant::now() > end {
-            bail!("{what}: not within {PATIENCE:?}");
-        }
-        sleep(STEP);
-    }
-    Ok(())
+pub fn until(what: &str, condition: impl FnMut() -> Result<bool>) -> Result<()> {
+    live::until(what, PATIENCE, condition)
 }
 
 fn run(namespace: &Namespace, arguments: &[String]) -> Result<Process> {

@@ -11,7 +11,10 @@ use std::{
 
 use integration_tests::relay::admit;
 use proxy_userspace::{
-    datapath::userspace::{Placement, Relay},
+    datapath::{
+        Protocol,
+        userspace::{Placement, Relay},
+    },
     session::Tuple,
 };
 use tokio::sync::mpsc;
@@ -69,8 +72,9 @@ impl Loop {
         let free: Vec<UdpSocket> = (0..FLOWS).map(|_| bind()).collect();
         let sources: Vec<SocketAddr> = free.iter().map(|socket| socket.local_addr().unwrap()).collect();
         drop(free);
+        let local = relay.addresses_of(Protocol::WebRtc).next().unwrap();
         for (flow, client) in clients.iter().enumerate() {
-            let tuple = Tuple { client: client.local_addr().unwrap(), local: relay.local_addrs()[0] };
+            let tuple = Tuple { client: client.local_addr().unwrap(), local };
             admit(&relay, flow as u16, tuple, sources[flow], origin.local_addr().unwrap()).unwrap();
         }
         Self { relay, clients, origin, sources }
@@ -83,7 +87,7 @@ impl Loop {
     }
 
     fn exchange(&self, media: &[u8], buffer: &mut [u8]) {
-        let service = self.relay.local_addrs()[0];
+        let service = self.relay.addresses_of(Protocol::WebRtc).next().unwrap();
         for client in &self.clients {
             (0..RUN).for_each(|_| assert_eq!(client.send_to(media, service).unwrap(), media.len()));
         }

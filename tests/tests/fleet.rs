@@ -12,8 +12,19 @@ use integration_tests::{
     fleet::{Fleet, Grounds, media_flows},
     http::{Request, Url},
     live::until,
-    netns::Cluster,
+    netns::{Cluster, Namespace},
     proxy::{Engine, Proxy},
+    redis::{Redis, within},
+};
+use proxy_userspace::{
+    config::{self, Config},
+    origin::{
+        Origin, OriginId, Registry as _,
+        balance::Terms,
+        fleet::FleetRegistry,
+        memory::MemoryRegistry,
+        store::{Health, MemberId, Store},
+    },
 };
 use rustix::process::Signal;
 use serde_json::Value;
@@ -164,6 +175,59 @@ fn defect_11_streams_of_an_origin_that_dies_are_picked_anew_by_every_proxy() {
     assert_ne!(fleet.origins_of(0, "s").unwrap()[0], at);
     whole(&fleet, "s");
     drop((publisher, player, publisher_again));
+}
+
+/// An origin of nothing but a name.
+fn named(server: &str) -> Origin {
+    Origin {
+        id: OriginId::new(server, "service", "1"),
+        server: server.into(),
+        device_id: server.into(),
+        ip: [10, 0, 0, 9].into(),
+        rtmp: None,
+        http: None,
+        api: None,
+        srt: None,
+        rtc: None,
+        rtc_tcp: None,
+    }
+}
+
+#[test]
+fn defect_11_an_origin_that_is_gone_by_the_time_of_the_answer_is_not_proposed_again() {
+    const LIFE: Duration = Duration::from_secs(2);
+    let namespace = Namespace::new("redis").unwrap();
+    let redis = Redis::start(&namespace, 6379, &[]).unwrap();
+    within(&namespace, async || {
+        let Config { redis: settings, origins, .. } =
+            Config::from_variables([("PROXY_REDIS_TIMEOUT", "10s")]).unwrap();
+        // Heartbeats alone decide, and what is known has to be asked for again soon.
+        let origins = config::Origins { probe_interval: Duration::ZERO, pick_ttl: LIFE, ..origins };
+        let (local, _events) = MemoryRegistry::new(origins, config::Balancing::default());
+        let (store, notices) = Store::open(&settings, MemberId::random());
+        let mut health = store.health();
+        let fleet = FleetRegistry::new(origins, local, store);
+        let _watch = tokio::spawn(fleet.clone().watch(notices));
+        health.wait_for(|health| *health == Health::Up).await.unwrap();
+        for server in ["one", "two"] {
+            fleet.register(named(server), Terms::default()).await.unwrap();
+        }
+        let stream = "__defaultVhost__/live/s".parse().unwrap();
+        let first = fleet.pick(&stream).await.unwrap();
+        tokio::time::sleep(LIFE / 3).await;
+        redis.signal(Signal::STOP).unwrap();
+        let asking = tokio::spawn({
+            let (fleet, stream) = (fleet.clone(), stream.clone());
+            async move { fleet.pick(&stream).await }
+        });
+        while fleet.counts().asked < 2 {
+            tokio::task::yield_now().await;
+        }
+        fleet.report_failure(&first.id).await;
+        redis.signal(Signal::CONT).unwrap();
+        let second = asking.await.unwrap().unwrap();
+        assert_ne!(second.id, first.id);
+    });
 }
 
 #[test]

@@ -9,7 +9,7 @@ use integration_tests::{
 };
 use proxy_common::maps;
 use proxy_userspace::datapath::{
-    Datapath as _, Direction, FlowSpec, Protocol,
+    Datapath as _, Direction, Protocol,
     kernel::{EngineChoice, Findings, KernelDatapath, KernelOptions, Pinning},
 };
 
@@ -28,20 +28,9 @@ fn owner(pins: &Pins) -> (KernelDatapath, Findings) {
 /// Leaves a flow of each family on the same next hops.
 fn leave_two_flows(pins: &Pins) {
     let (mut kernel, _) = owner(pins);
-    let [to_origin, to_client] = [1, 2].map(|last| kernel.add_next_hop(&redirect(last)).unwrap());
+    let hops = [1, 2].map(|last| kernel.add_next_hop(&redirect(last)).unwrap());
     for ends in [V4_ENDS, V6_ENDS] {
-        let (client, service, source, origin) = (ends.client, ends.service, ends.source, ends.origin);
-        kernel
-            .install(&FlowSpec {
-                protocol: Protocol::WebRtc,
-                client,
-                service,
-                source,
-                origin,
-                to_origin,
-                to_client,
-            })
-            .unwrap();
+        kernel.install(&ends.flow(Protocol::WebRtc, hops)).unwrap();
     }
     kernel.settle();
 }

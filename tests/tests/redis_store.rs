@@ -12,7 +12,7 @@ use std::{
 
 use integration_tests::{
     netns::Namespace,
-    redis::{Certificate, Redis, cluster, until},
+    redis::{Certificate, Redis, cluster, until, within},
 };
 use proxy_protocol::stream_url::StreamKey;
 use proxy_userspace::{
@@ -36,14 +36,6 @@ use tokio::{
 const PATIENCE: Duration = Duration::from_secs(20);
 const LIFE: Duration = Duration::from_secs(60);
 const PORT: u16 = 6379;
-
-/// Runs a test inside a namespace, with a runtime whose threads are inside too.
-fn within<T: Send>(namespace: &Namespace, test: impl AsyncFnOnce() -> T + Send) -> T {
-    namespace.enter(|| {
-        let mut runtime = tokio::runtime::Builder::new_multi_thread();
-        runtime.worker_threads(2).enable_all().build().unwrap().block_on(test())
-    })
-}
 
 fn settings(given: &[(&str, &str)]) -> config::Redis {
     // Unless the deadline is what is tested, a busy machine must not matter.

@@ -13,7 +13,10 @@ use integration_tests::{
 };
 use proxy_common::verdict::Reason;
 use proxy_userspace::{
-    datapath::userspace::{Placement, Relay},
+    datapath::{
+        Protocol,
+        userspace::{Placement, Relay},
+    },
     net::udp::{Burst, Meta, RecvBatch, SendBatch, Transmit, UdpSocket},
     proxy::Event,
     session::{SessionId, Tuple},
@@ -59,7 +62,7 @@ impl<'a> Path<'a> {
         let bind = |ip| UdpSocket::bind(SocketAddr::from((ip, 0)), false).unwrap();
         let clients = near.enter(|| (0..flows).map(|_| bind(client)).collect());
         let origin = far.enter(|| bind(origin));
-        let service = relay.local_addrs()[0];
+        let service = relay.addresses_of(Protocol::WebRtc).next().unwrap();
         let path = Self { relay, _events: received, near, clients, origin, service, inside };
         proxy.enter(|| (0..flows).for_each(|flow| path.add(flow)));
         path

@@ -15,7 +15,7 @@ use proxy_common::{
     verdict::{Engine, Reason},
 };
 use proxy_userspace::datapath::{
-    Arrival, Datapath as _, Egress, Escalation, FlowSpec, InstallError, Protocol, kernel::KernelOptions,
+    Arrival, Datapath as _, Egress, Escalation, InstallError, Protocol, kernel::KernelOptions,
 };
 
 const RTP: [u8; 12] = [0x80, 96, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3];
@@ -356,18 +356,28 @@ fn a8_only_a_handshake_of_a_stranger_comes_up_to_srt() {
     }
 }
 
+/// How many of 500 frames come up for this reason.
+fn passed(bench: &mut Bench, engine: Engine, frame: &[u8], reason: Reason) -> usize {
+    (0..500).filter(|_| bench.in_kernel(engine, frame).expect("a test run").reason == reason).count()
+}
+
+/// Expects no more of the frames of one network to come up than it has leave to.
+#[track_caller]
+fn polices(bench: &mut Bench, engine: Engine, frame: &[u8], reason: Reason) {
+    let begin = Instant::now();
+    let passed = passed(bench, engine, frame, reason);
+    // A window may end in between, and on a busy machine more of them.
+    let windows = usize::try_from(begin.elapsed().as_secs()).unwrap_or(usize::MAX) + 2;
+    assert!((64..=64 * windows).contains(&passed), "{passed} of 500 came up as {}", reason.as_str());
+}
+
 #[test]
 fn a8_polices_calls_without_a_flow_by_their_network() {
     for (engine, ends) in [(Engine::Xdp, V4_ENDS), (Engine::Tc, V6_ENDS)] {
         let mut bench = Bench::of_srt();
         bench.kernel.bind(ends.client, ends.service, Protocol::Srt);
         let call = Frame::udp(ends.origin, ends.service, &[&[0x80, 0x00][..], &[0; 62]].concat()).bytes();
-        let run = |bench: &mut Bench| bench.in_kernel(engine, &call).expect("a test run").reason;
-        let begin = Instant::now();
-        let passed = (0..500).filter(|_| run(&mut bench) == Reason::CallWithoutFlow).count();
-        // A window may end in between, and on a busy machine more of them.
-        let windows = usize::try_from(begin.elapsed().as_secs()).unwrap_or(usize::MAX) + 2;
-        assert!((64..=64 * windows).contains(&passed), "{passed} of 500 calls came up");
+        polices(&mut bench, engine, &call, Reason::CallWithoutFlow);
     }
 }
 
@@ -397,14 +407,9 @@ fn a8_polices_requests_without_a_flow_by_their_network() {
         let mut bench = Bench::new();
         bench.kernel.bind(ends.client, ends.service, Protocol::WebRtc);
         let request = Frame::udp(ends.origin, ends.service, &REQUEST).bytes();
-        let run = |bench: &mut Bench| bench.in_kernel(engine, &request).expect("a test run").reason;
-        let begin = Instant::now();
-        let passed = (0..500).filter(|_| run(&mut bench) == Reason::StunWithoutFlow).count();
-        // A window may end in between, and on a busy machine more of them.
-        let windows = usize::try_from(begin.elapsed().as_secs()).unwrap_or(usize::MAX) + 2;
-        assert!((64..=64 * windows).contains(&passed), "{passed} of 500 requests came up");
+        polices(&mut bench, engine, &request, Reason::StunWithoutFlow);
         bench.kernel.expect(ends.origin.ip());
-        let passed = (0..500).filter(|_| run(&mut bench) == Reason::StunWithoutFlow).count();
+        let passed = passed(&mut bench, engine, &request, Reason::StunWithoutFlow);
         assert_eq!(passed, 500, "a network that a session is awaited from has a budget of its own");
         bench.kernel.unexpect(ends.origin.ip());
     }
@@ -448,17 +453,8 @@ fn a2_a_flow_is_seen_after_a_grace_period_and_not_before() {
     let mut bench = Bench::new();
     bench.kernel.remove(bench.flow);
     bench.kernel.settle();
-    let Ends { client, service, source, origin } = V4_ENDS;
     let hop = bench.kernel.add_next_hop(&kernel::redirect(9)).expect("the table has room");
-    let spec = FlowSpec {
-        protocol: Protocol::WebRtc,
-        client,
-        service,
-        source,
-        origin,
-        to_origin: hop,
-        to_client: hop,
-    };
+    let spec = V4_ENDS.flow(Protocol::WebRtc, [hop; 2]);
     let flow = bench.kernel.install(&spec).expect("the table is empty");
     assert!(!bench.kernel.is_published(flow));
     check_both(&mut bench, "staged", &media().bytes(), Action::Pass, Reason::UserState);
@@ -481,18 +477,7 @@ fn a2_every_flow_of_a_crowded_table_is_found_and_no_other() {
         Ends { client: at(client, 41_000 + n), service, source, origin }
     };
     let hop = bench.kernel.add_next_hop(&kernel::redirect(9)).expect("the table has room");
-    let mut install = |n| {
-        let Ends { client, service, source, origin } = ends(n);
-        bench.kernel.install(&FlowSpec {
-            protocol: Protocol::WebRtc,
-            client,
-            service,
-            source,
-            origin,
-            to_origin: hop,
-            to_client: hop,
-        })
-    };
+    let mut install = |n| bench.kernel.install(&ends(n).flow(Protocol::WebRtc, [hop; 2]));
     let flows: Vec<_> = (0..15).map(|n| (n, install(n).expect("the table has room"))).collect();
     assert_eq!(install(15), Err(InstallError::Full));
     bench.kernel.settle();

@@ -91,8 +91,12 @@ pub trait SessionSink: Send + Sync + 'static {
     fn refused(&self, why: OfferError);
     /// Ends a session that the origin has deleted.
     async fn deleted(&self, ufrags: &UfragPair);
-    /// The origin of a session that lives.
-    async fn origin_of(&self, ufrags: &UfragPair) -> Option<Arc<Origin>>;
+    /// The origin of a session that lives here.
+    fn origin_of(&self, ufrags: &UfragPair) -> Option<Arc<Origin>>;
+    /// The origin of a session of another proxy, if the fleet writes its sessions down.
+    async fn origin_elsewhere(&self, _: &UfragPair) -> Option<Arc<Origin>> {
+        None
+    }
 }
 
 /// Where media is received.
@@ -115,7 +119,7 @@ pub struct Signalling {
     trusted_proxies: Vec<IpNet>,
     candidates: Candidates,
     /// What chooses the ICE credentials of WHIP and WHEP sessions, if origins do not.
-    fleet: Option<Fleet>,
+    fleet: Option<Arc<Fleet>>,
     forwarder: Forwarder,
 }
 
@@ -133,6 +137,7 @@ impl Signalling {
         registry: Arc<dyn Registry>,
         sink: Arc<dyn SessionSink>,
         resolver: Arc<Resolver>,
+        fleet: Option<Arc<Fleet>>,
     ) -> Self {
         let limits =
             BodyLimits { size: config.signalling.body_limit, time: config.signalling.client_timeout };
@@ -150,7 +155,7 @@ impl Signalling {
                 tcp: media.tcp,
                 resolver,
             },
-            fleet: config.fleet_key().map(Fleet::new),
+            fleet,
             forwarder: Forwarder::new(config.signalling.origin_timeout, limits.size),
         }
     }

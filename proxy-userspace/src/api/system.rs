@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{any, get, post},
 };
-use http::{HeaderMap, Request, StatusCode, header};
+use http::{HeaderMap, Method, Request, StatusCode, header};
 use proxy_protocol::query;
 use serde_json::json;
 use tracing::{debug, warn};
@@ -45,19 +45,6 @@ pub struct System {
     pub readiness: Readiness,
 }
 
-impl System {
-    async fn drain(&self, headers: &HeaderMap, query: Option<&str>, on: bool) -> Result<Response, ApiError> {
-        authorize(headers, self.token.as_ref())?;
-        let name = query.and_then(|query| query::value(query, "origin")).map(query::percent_decode);
-        let name = name.ok_or_else(|| ApiError::BadRequest(WHICH.to_owned()))?;
-        let drained = self.registry.drain(&name, on).await;
-        match drained.map_err(|error| ApiError::Register(error.to_string()))? {
-            none if none.is_empty() => Err(ApiError::NotFound("no origin is called so")),
-            origins => Ok(json_answer(&json!({ "code": 0, "origins": origins }))),
-        }
-    }
-}
-
 const WHICH: &str = "say which origin: ?origin= its id, server id, device id or address";
 
 impl std::fmt::Debug for System {
@@ -75,7 +62,7 @@ pub fn router(system: System) -> Router {
         .route("/api/v1/srs/register", any(register))
         .route("/api/v1/versions", any(versions))
         .route("/api/v1/origins", get(origins))
-        .route("/api/v1/origins/drain", post(drain).delete(undrain))
+        .route("/api/v1/origins/drain", post(drain).delete(drain))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
@@ -129,18 +116,18 @@ async fn origins(State(system): State<System>, headers: HeaderMap) -> Result<Res
 /// An origin that is about to stop asks for this, or the operator: `POST` has it get no new streams, `DELETE` takes that back.
 async fn drain(
     State(system): State<System>,
+    method: Method,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    system.drain(&headers, query.as_deref(), true).await
-}
-
-async fn undrain(
-    State(system): State<System>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    system.drain(&headers, query.as_deref(), false).await
+    authorize(&headers, system.token.as_ref())?;
+    let name = query.as_deref().and_then(|query| query::value(query, "origin")).map(query::percent_decode);
+    let name = name.ok_or_else(|| ApiError::BadRequest(WHICH.to_owned()))?;
+    let drained = system.registry.drain(&name, method == Method::POST).await;
+    match drained.map_err(|error| ApiError::Register(error.to_string()))? {
+        none if none.is_empty() => Err(ApiError::NotFound("no origin is called so")),
+        origins => Ok(json_answer(&json!({ "code": 0, "origins": origins }))),
+    }
 }
 
 async fn healthz() -> &'static str {

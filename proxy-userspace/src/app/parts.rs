@@ -20,7 +20,6 @@ use crate::{
         store::{MemberId, Store},
     },
     roaming::{Roaming, SessionFinder},
-    session::SessionOffer,
     srt::Srt,
 };
 
@@ -28,51 +27,47 @@ use crate::{
 pub(super) struct Shared {
     pub(super) registry: Arc<dyn Registry>,
     pub(super) fleet: Option<Arc<FleetRegistry>>,
+    /// What leads the proxies of a fleet to the origins of each other's sessions.
+    pub(super) key: Option<Arc<Fleet>>,
 }
 
 /// Where streams are found: here, or where a fleet of proxies finds them.
 pub(super) fn shared(config: &Config, origins: &Arc<MemoryRegistry>, tasks: &mut JoinSet<()>) -> Shared {
+    let key = config.fleet_key().map(Fleet::new).map(Arc::new);
     match config.load_balancer {
-        LoadBalancer::Memory => Shared { registry: Arc::clone(origins) as Arc<dyn Registry>, fleet: None },
+        LoadBalancer::Memory => {
+            Shared { registry: Arc::clone(origins) as Arc<dyn Registry>, fleet: None, key }
+        }
         LoadBalancer::Redis => {
             let (store, notices) = Store::open(&config.redis, MemberId::random());
             let fleet = FleetRegistry::new(config.origins, Arc::clone(origins), store);
             tasks.spawn(Arc::clone(&fleet).watch(notices));
-            Shared { registry: Arc::clone(&fleet) as Arc<dyn Registry>, fleet: Some(fleet) }
+            Shared { registry: Arc::clone(&fleet) as Arc<dyn Registry>, fleet: Some(fleet), key }
         }
     }
 }
 
 /// What takes sessions of other proxies over, if they can be known; runs among `tasks`.
 pub(super) fn roaming(
-    config: &Config,
     gate: &Gate,
     control: &Control,
     shared: &Shared,
     tasks: &mut JoinSet<()>,
 ) -> Option<Arc<Roaming>> {
-    let key = config.fleet_key().map(Fleet::new);
     let finder = shared.fleet.clone().map(|fleet| fleet as Arc<dyn SessionFinder>);
-    if key.is_none() && finder.is_none() {
+    if shared.key.is_none() && finder.is_none() {
         return None;
     }
-    let registry = Arc::clone(&shared.registry);
+    let (registry, key) = (Arc::clone(&shared.registry), shared.key.clone());
     let roaming = Roaming::new(gate.clone(), control.clone(), registry, key, finder);
     tasks.spawn(Arc::clone(&roaming).run());
     Some(roaming)
 }
 
 /// Who keeps sessions: the control loop, and in a fleet what others know of them; its task runs among `tasks`.
-pub(super) fn sessions(
-    config: &Config,
-    control: &Control,
-    shared: &Shared,
-    tasks: &mut JoinSet<()>,
-) -> Arc<dyn SessionSink> {
+pub(super) fn sessions(control: &Control, shared: &Shared, tasks: &mut JoinSet<()>) -> Arc<dyn SessionSink> {
     let Some(fleet) = &shared.fleet else { return Arc::new(control.clone()) };
-    let key = config.fleet_key().map(Fleet::new);
-    let is_routed = move |offer: &SessionOffer| key.as_ref().is_some_and(|key| key.has_made(offer));
-    let sessions = SharedSessions::new(control.clone(), Arc::clone(fleet), is_routed);
+    let sessions = SharedSessions::new(control.clone(), Arc::clone(fleet), shared.key.clone());
     tasks.spawn(Arc::clone(&sessions).keep());
     sessions
 }

@@ -19,6 +19,7 @@ use crate::{
     connections::Connections,
     control::Control,
     first_use,
+    fleet::Fleet,
     ice_tcp::{self, IceTcp},
     lifecycle::Inherited,
     live::Live,
@@ -72,6 +73,7 @@ pub(super) struct Backend<'a> {
     pub(super) config: &'a Config,
     pub(super) webrtc_port: u16,
     pub(super) registry: &'a Arc<dyn Registry>,
+    pub(super) key: &'a Option<Arc<Fleet>>,
     pub(super) control: &'a Control,
     pub(super) sessions: &'a Arc<dyn SessionSink>,
     pub(super) resolver: &'a Arc<Resolver>,
@@ -252,9 +254,9 @@ impl Servers {
     }
 
     fn signalling(&self, backend: &Backend<'_>) -> anyhow::Result<Router> {
-        let Backend { config, webrtc_port, registry, sessions, resolver, .. } = backend;
+        let Backend { config, webrtc_port, registry, key, sessions, resolver, .. } = *backend;
         let receivers = Receivers {
-            udp: Receiver { bound: config.webrtc_server.specific_ip(), port: *webrtc_port },
+            udp: Receiver { bound: config.webrtc_server.specific_ip(), port: webrtc_port },
             tcp: self.tcp_receiver(config).context("failed to tell where media is received")?,
         };
         Ok(signalling::router(signalling::Signalling::new(
@@ -263,6 +265,7 @@ impl Servers {
             Arc::clone(registry),
             Arc::clone(sessions),
             Arc::clone(resolver),
+            key.clone(),
         )))
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     executor::{Carriage, CarriageRequest, Executor, OriginsByUfrags},
     net::{join::Traffic, route::preferred_source},
     origin::Origin,
-    proxy::{Proxy, Refusal},
+    proxy::{Event, Proxy, Refusal},
     recent::Recent,
     roaming::Resumed,
     session::{
@@ -110,8 +110,7 @@ impl Control {
 
     /// Has no session begin any more.
     pub async fn drain(&self) {
-        // A loop that ended begins none.
-        let _stopped = self.commands.send(Command::Drain).await;
+        self.tell(Event::Drain).await;
     }
 
     /// Waits until there are no sessions.
@@ -129,11 +128,6 @@ impl Control {
     /// When it cannot be had here.
     pub async fn resume(&self, offer: SessionOffer, how: Resumed) -> Result<(), OfferError> {
         self.offered(offer).await.inspect(|()| count(&self.tallies.resumed, how.as_str()))
-    }
-
-    /// Whether a session lives.
-    pub fn has(&self, ufrags: &UfragPair) -> bool {
-        self.origins.read().contains_key(ufrags)
     }
 
     /// Whether a session was ended by DELETE a moment ago.
@@ -182,14 +176,17 @@ impl Control {
 
     /// The origin of an SRT call has answered, and the caller was told.
     pub async fn established(&self, session: SessionId, answer: Bytes) {
-        // A loop that ended has no sessions.
-        let _stopped = self.commands.send(Command::Established { session, answer }).await;
+        self.tell(Event::Established { session, answer }).await;
     }
 
     /// An SRT call came to nothing.
     pub async fn hung_up(&self, session: SessionId, reason: EndReason) {
-        // A loop that ended has no sessions.
-        let _stopped = self.commands.send(Command::HungUp { session, reason }).await;
+        self.tell(Event::HungUp { session, reason }).await;
+    }
+
+    async fn tell(&self, event: Event) {
+        // A loop that ended has no sessions, and begins none.
+        let _stopped = self.commands.send(Command::Tell(event)).await;
     }
 
     async fn offer(&self, offer: SessionOffer, media: SocketAddr) -> Result<SessionId, OfferError> {
@@ -220,11 +217,10 @@ impl SessionSink for Control {
 
     async fn deleted(&self, ufrags: &UfragPair) {
         self.deleted.lock().insert(ufrags.clone(), Instant::now());
-        // A loop that ended has no sessions.
-        let _stopped = self.commands.send(Command::Deleted(ufrags.clone())).await;
+        self.tell(Event::Deleted(ufrags.clone())).await;
     }
 
-    async fn origin_of(&self, ufrags: &UfragPair) -> Option<Arc<Origin>> {
+    fn origin_of(&self, ufrags: &UfragPair) -> Option<Arc<Origin>> {
         self.origins.read().get(ufrags).cloned()
     }
 }

@@ -121,18 +121,9 @@ impl Relay {
         self.shared.calls.set_key(key);
     }
 
-    /// The addresses of WebRTC, with the port the system chose if it was asked to.
-    pub fn local_addrs(&self) -> Vec<SocketAddr> {
-        self.addresses_of(Protocol::WebRtc)
-    }
-
-    /// The addresses of SRT.
-    pub fn srt_addrs(&self) -> Vec<SocketAddr> {
-        self.addresses_of(Protocol::Srt)
-    }
-
-    fn addresses_of(&self, wanted: Protocol) -> Vec<SocketAddr> {
-        self.local.iter().filter(|(_, protocol)| *protocol == wanted).map(|(address, _)| *address).collect()
+    /// The addresses of a service, with the port the system chose if it was asked to.
+    pub fn addresses_of(&self, service: Protocol) -> impl Iterator<Item = SocketAddr> {
+        self.local.iter().filter(move |(_, protocol)| *protocol == service).map(|(address, _)| *address)
     }
 
     /// Opens the source socket and makes the session known by its USERNAME.

@@ -71,18 +71,8 @@ async fn accept(mut acceptor: Acceptor, live: Live, others: Arc<Mutex<HashMap<So
 }
 
 fn an_origin(http: SocketAddr) -> Origin {
-    Origin {
-        id: crate::origin::OriginId::new("vid", "service", "1"),
-        server: "vid".into(),
-        device_id: "o1".into(),
-        ip: http.ip(),
-        rtmp: None,
-        http: Some(http),
-        api: None,
-        srt: None,
-        rtc: None,
-        rtc_tcp: None,
-    }
+    let id = crate::origin::OriginId::new("vid", "service", "1");
+    Origin { http: Some(http), ..Origin::bare("vid", id, http.ip()) }
 }
 
 impl Rig {

@@ -85,7 +85,7 @@ impl FleetRegistry {
             return Ok(Arc::clone(origin));
         }
         self.counts.asked.fetch_add(1, Relaxed);
-        match self.claim(stream, known.as_ref()).await {
+        match self.claim(stream, known.clone()).await {
             Ok(origin) => {
                 self.uses.lock().asked(stream, now());
                 Ok(origin)
@@ -101,27 +101,38 @@ impl FleetRegistry {
         }
     }
 
-    /// Has the fleet decide.
-    async fn claim(&self, stream: &StreamKey, known: Option<&Arc<Origin>>) -> Result<Arc<Origin>, Unplaced> {
+    /// Has the fleet decide. Where the stream is known to be is proposed once: it may be gone by the time of the answer.
+    async fn claim(
+        &self,
+        stream: &StreamKey,
+        mut known: Option<Arc<Origin>>,
+    ) -> Result<Arc<Origin>, Unplaced> {
         let mut stale = match known {
             Some(_) => None,
             None => self.local.with(|origins| origins.last_pick(stream)),
         };
         for _ in 0..PROPOSALS {
-            let proposal = match known {
-                Some(origin) => Ok(Arc::clone(origin)),
+            let proposal = match known.take() {
+                Some(origin) => Ok(origin),
                 None => self.local.decide(|origins| origins.propose(stream, &mut rand::rng())).await,
             };
-            let claimed = match proposal {
+            let claimed = match &proposal {
                 Ok(origin) => {
-                    self.store.claim(stream, &origin.id, stale.as_ref(), self.settings.pick_ttl).await?
+                    // One that serves again is not.
+                    let stale = stale.as_ref().filter(|stale| **stale != origin.id);
+                    self.store.claim(stream, &origin.id, stale, self.settings.pick_ttl).await?
                 }
-                Err(refusal) => self.pick_of_fleet(stream).await?.ok_or(refusal)?,
+                Err(refusal) => self.pick_of_fleet(stream).await?.ok_or(*refusal)?,
             };
-            match self.settle(stream, &claimed).await? {
-                Some(origin) => return Ok(origin),
-                None => stale = Some(claimed),
+            let Some(origin) = self.settle(stream, &claimed).await? else {
+                stale = Some(claimed);
+                continue;
+            };
+            if proposal.is_ok_and(|proposal| proposal.id != claimed) {
+                // Whoever proposed that one has the stream.
+                self.local.with(|origins| origins.refresh(stream, now()));
             }
+            return Ok(origin);
         }
         Err(Unplaced::Refused(Refusal::NoOrigin))
     }
@@ -133,11 +144,8 @@ impl FleetRegistry {
 
     /// Takes over what the fleet decided; nothing if that origin does not serve.
     async fn settle(&self, stream: &StreamKey, id: &OriginId) -> Result<Option<Arc<Origin>>, StoreError> {
-        if self.local.with(|origins| origins.origin(id).is_none()) {
-            match self.store.origin(id).await? {
-                Some(stored) => self.heard_of(&stored),
-                None => return Ok(None),
-            }
+        if self.known_or_told(id).await?.is_none() {
+            return Ok(None);
         }
         let settled = self.local.decide(|origins| match origins.settle(stream, id, now()) {
             Settled::There(origin) => Ok(Some(origin)),
@@ -148,12 +156,15 @@ impl FleetRegistry {
         Ok(settled.await.unwrap_or(None))
     }
 
-    /// An origin that others speak of.
-    async fn known_or_told(&self, id: &OriginId) -> Option<Arc<Origin>> {
-        if self.local.with(|origins| origins.origin(id).is_none()) {
-            self.heard_of(&self.store.origin(id).await.ok()??);
+    /// An origin that others speak of, if it lives.
+    async fn known_or_told(&self, id: &OriginId) -> Result<Option<Arc<Origin>>, StoreError> {
+        let known = || self.local.with(|origins| origins.origin(id));
+        if known().is_none()
+            && let Some(stored) = self.store.origin(id).await?
+        {
+            self.heard_of(&stored);
         }
-        self.local.with(|origins| origins.origin(id))
+        Ok(known())
     }
 
     /// Without Redis every proxy comes to the same.

@@ -272,18 +272,7 @@ mod tests {
 
     fn origin() -> Origin {
         let ip = [127, 0, 0, 1].into();
-        Origin {
-            id: OriginId::new("s", "v", "1"),
-            server: "s".into(),
-            device_id: "origin1".into(),
-            ip,
-            rtmp: Some((ip, 1935).into()),
-            http: None,
-            api: None,
-            srt: None,
-            rtc: None,
-            rtc_tcp: None,
-        }
+        Origin { rtmp: Some((ip, 1935).into()), ..Origin::bare("s", OriginId::new("s", "v", "1"), ip) }
     }
 
     fn stream() -> StreamKey {

@@ -156,18 +156,7 @@ mod tests {
     const PROBE: NetworkProbe = NetworkProbe { timeout: Duration::from_millis(500) };
 
     fn origin() -> Origin {
-        Origin {
-            id: OriginId::new("s", "v", "1"),
-            server: "s".into(),
-            device_id: String::new(),
-            ip: [127, 0, 0, 1].into(),
-            rtmp: None,
-            http: None,
-            api: None,
-            srt: None,
-            rtc: None,
-            rtc_tcp: None,
-        }
+        Origin::bare("s", OriginId::new("s", "v", "1"), [127, 0, 0, 1].into())
     }
 
     async fn api_answering(answer: &'static str) -> (SocketAddr, JoinHandle<()>) {

@@ -353,6 +353,7 @@ mod tests {
             Registration::from_default_backend(&backend).unwrap().into_origin("127.0.0.1".parse().unwrap());
         assert_eq!(origin.rtc, Some("127.0.0.1:8000".parse().unwrap()));
         assert_eq!(origin.http, None);
+        assert_eq!(origin.id.to_string(), "default-127.0.0.1-1935", "to every process");
     }
 
     #[test]

@@ -17,7 +17,10 @@ use crate::{
     config,
     connections::Connections,
     control::snapshot::Snapshot,
-    datapath::userspace::{Placement, Relay},
+    datapath::{
+        Protocol,
+        userspace::{Placement, Relay},
+    },
     executor::{Executor, OriginsByUfrags},
     origin::{OriginId, memory::MemoryRegistry},
     proxy::{Limits, Proxy},
@@ -61,7 +64,8 @@ impl Rig {
     async fn idle(finder: Option<Arc<dyn SessionFinder>>) -> Self {
         let (events, event_queue) = mpsc::channel(64);
         let relay = Relay::start(&[SocketAddr::new(LOCALHOST, 0)], 1, &Placement::ByHash, events).unwrap();
-        let (proxy, gate, origins) = (relay.local_addrs()[0], relay.gate(), OriginsByUfrags::default());
+        let (proxy, gate, origins) =
+            (relay.addresses_of(Protocol::WebRtc).next().unwrap(), relay.gate(), OriginsByUfrags::default());
         let limits = Limits {
             max_sessions: 64,
             connect_timeout: PATIENCE,
@@ -85,7 +89,7 @@ impl Rig {
         let mut tasks = JoinSet::new();
         let connections = Arc::new(Connections::default());
         tasks.spawn(control_loop.run(event_queue, origin_events, Arc::clone(&registry), connections));
-        let fleet = Some(Fleet::new(key()));
+        let fleet = Some(Arc::new(Fleet::new(key())));
         let roaming = Roaming::new(gate.clone(), control.clone(), registry, fleet, finder);
         Self { control, gate, roaming, origin, media, client: socket(), proxy, tasks }
     }

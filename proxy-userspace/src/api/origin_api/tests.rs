@@ -95,18 +95,8 @@ impl Rig {
 
     /// The origin's id is `<server>-s-1`, and its device id `<server>.example`.
     async fn register(&self, server: &str, api: Option<SocketAddr>) {
-        let origin = Origin {
-            id: OriginId::new(server, "s", "1"),
-            server: server.into(),
-            device_id: format!("{server}.example"),
-            ip: [127, 0, 0, 1].into(),
-            rtmp: None,
-            http: None,
-            api,
-            srt: None,
-            rtc: None,
-            rtc_tcp: None,
-        };
+        let (id, device_id) = (OriginId::new(server, "s", "1"), format!("{server}.example"));
+        let origin = Origin { device_id, api, ..Origin::bare(server, id, [127, 0, 0, 1].into()) };
         self.registry.register(origin, Terms::default()).await.unwrap();
     }
 

@@ -113,7 +113,7 @@ impl Signalling {
     }
 
     fn chooses(&self, request: &ClientRequest) -> Option<&Fleet> {
-        self.fleet.as_ref().filter(|_| request.leaves_credentials_to_us())
+        self.fleet.as_deref().filter(|_| request.leaves_credentials_to_us())
     }
 
     /// Before an origin is asked, which would keep a session of its own for each request.
@@ -140,8 +140,9 @@ impl Signalling {
             warn!(%error, origin = %origin.id, "origin's SDP answer cannot be used");
             UNUSABLE
         })?;
-        if self.chooses(request).is_some_and(|fleet| !fleet.has_taken(origin, &sdp)) {
-            info!(origin = %origin.id, "origin chose the ufrag or password itself: only this proxy can go on with the session");
+        if self.chooses(request).is_some_and(|fleet| !fleet.has_made(origin, sdp.ufrag().as_str(), sdp.pwd()))
+        {
+            info!(origin = %origin.id, "origin chose the ufrag or password itself: its ufrag leads no other proxy to it");
         }
         let (ours, tcp) = self.with_our_candidates(request, origin, &sdp).await;
         let session = SessionOffer {
@@ -209,13 +210,17 @@ impl Signalling {
         Ok(response.map(Body::from))
     }
 
-    /// The origin of a session that lives here, or that a proxy of the fleet has made.
+    /// The origin of a session that lives here, or that another proxy of the fleet has: its ufrag may tell, and costs nothing.
     async fn origin_of(&self, ufrags: &UfragPair) -> Option<Arc<Origin>> {
-        if let Some(origin) = self.sink.origin_of(ufrags).await {
+        if let Some(origin) = self.sink.origin_of(ufrags) {
             return Some(origin);
         }
-        let fleet = self.fleet.as_ref()?;
-        fleet.find(ufrags.local(), self.registry.serving().await).map(|(origin, _pwd)| origin)
+        if let Some(fleet) = &self.fleet
+            && let Some((origin, _pwd)) = fleet.find(ufrags.local(), self.registry.serving().await)
+        {
+            return Some(origin);
+        }
+        self.sink.origin_elsewhere(ufrags).await
     }
 
     /// Sends to the origin of a session, else to that of the stream in the query.

@@ -270,7 +270,7 @@ impl SessionSink for Sessions {
         self.deleted.lock().push(ufrags.clone());
     }
 
-    async fn origin_of(&self, ufrags: &UfragPair) -> Option<Arc<Origin>> {
+    fn origin_of(&self, ufrags: &UfragPair) -> Option<Arc<Origin>> {
         let offered = self.offered.lock();
         offered.iter().find(|offer| offer.ufrags() == Some(ufrags)).map(|offer| offer.origin.clone())
     }
@@ -303,7 +303,8 @@ impl Rig {
         let mut config = config.clone();
         config.signalling.origin_timeout = Duration::from_millis(400);
         let resolver = Arc::new(Resolver::new(Duration::from_secs(1)));
-        let signalling = Signalling::new(&config, media, registry.clone(), sessions.clone(), resolver);
+        let fleet = config.fleet_key().map(Fleet::new).map(Arc::new);
+        let signalling = Signalling::new(&config, media, registry.clone(), sessions.clone(), resolver, fleet);
         let (address, stop) = serve(router(signalling));
         Self { address, registry, sessions, _stop: stop }
     }

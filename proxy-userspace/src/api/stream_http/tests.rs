@@ -80,18 +80,8 @@ impl Rig {
     }
 
     async fn register(&self, server: &str, http: SocketAddr) {
-        let origin = Origin {
-            id: OriginId::new(server, "service", "1"),
-            server: server.into(),
-            device_id: server.into(),
-            ip: http.ip(),
-            rtmp: None,
-            http: Some(http),
-            api: None,
-            srt: None,
-            rtc: None,
-            rtc_tcp: None,
-        };
+        let id = OriginId::new(server, "service", "1");
+        let origin = Origin { http: Some(http), ..Origin::bare(server, id, http.ip()) };
         self.registry.register(origin, Terms::default()).await.unwrap();
     }
 

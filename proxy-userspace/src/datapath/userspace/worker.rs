@@ -33,8 +33,6 @@ use crate::{
 mod srt;
 mod strays;
 
-use srt::tuple_of;
-
 /// Batches taken from one socket before the next one gets its turn.
 const BATCHES_PER_TURN: usize = 4;
 /// Sockets served after one wait.
@@ -178,7 +176,7 @@ impl Worker {
 
     fn take_from_client(&self, listener: SocketAddr, arrival: Arrival<'_>, outbox: &mut Outbox, now: u64) {
         let meta = arrival.meta;
-        let tuple = tuple_of(meta, listener);
+        let tuple = Tuple::of(meta.peer, meta.local_ip, listener);
         let mut bound = None;
         for (payload, span) in arrival.datagrams() {
             let class = class_of(payload);

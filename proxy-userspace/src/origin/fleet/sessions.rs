@@ -14,6 +14,7 @@ use super::FleetRegistry;
 use crate::{
     api::signalling::{OfferError, SessionSink},
     control::Control,
+    fleet::Fleet,
     origin::{
         Origin,
         store::{FoundSession as Stored, SharedSession},
@@ -35,17 +36,14 @@ pub struct SharedSessions {
     fleet: Arc<FleetRegistry>,
     /// Those that need to be kept.
     kept: Mutex<HashMap<UfragPair, SharedSession>>,
-    is_routed: Box<dyn Fn(&SessionOffer) -> bool + Send + Sync>,
+    /// What makes sessions that need not be.
+    key: Option<Arc<Fleet>>,
 }
 
 impl SharedSessions {
-    /// Sessions of `control` that `fleet` is told of; those that `is_routed` says need not be kept.
-    pub fn new(
-        control: Control,
-        fleet: Arc<FleetRegistry>,
-        is_routed: impl Fn(&SessionOffer) -> bool + Send + Sync + 'static,
-    ) -> Arc<Self> {
-        Arc::new(Self { control, fleet, kept: Mutex::default(), is_routed: Box::new(is_routed) })
+    /// Sessions of `control` that `fleet` is told of; those with credentials of `key` need not be kept.
+    pub fn new(control: Control, fleet: Arc<FleetRegistry>, key: Option<Arc<Fleet>>) -> Arc<Self> {
+        Arc::new(Self { control, fleet, kept: Mutex::default(), key })
     }
 
     /// Keeps sessions that live for as long as the future is polled.
@@ -56,7 +54,7 @@ impl SharedSessions {
             ticks.tick().await;
             let living: Vec<SharedSession> = {
                 let mut kept = self.kept.lock();
-                kept.retain(|ufrags, _| self.control.has(ufrags));
+                kept.retain(|ufrags, _| self.control.origin_of(ufrags).is_some());
                 kept.values().cloned().collect()
             };
             if let Err(error) = self.fleet.store.keep_sessions(&living, LIFE).await {
@@ -67,10 +65,12 @@ impl SharedSessions {
 
     async fn share(&self, offer: &SessionOffer) {
         let Some(session) = shared(offer) else { return };
-        if !(self.is_routed)(offer) {
+        let SharedSession { ufrags, pwd, .. } = &session;
+        let is_routed = |key: &Arc<Fleet>| key.has_made(&offer.origin, ufrags.local(), pwd);
+        if !self.key.as_ref().is_some_and(is_routed) {
             let mut kept = self.kept.lock();
             if kept.len() < MAX {
-                kept.insert(session.ufrags.clone(), session.clone());
+                kept.insert(ufrags.clone(), session.clone());
             }
         }
         // Before the client has its answer: its first packet may come to another proxy.
@@ -101,11 +101,12 @@ impl SessionSink for SharedSessions {
         }
     }
 
-    async fn origin_of(&self, ufrags: &UfragPair) -> Option<Arc<Origin>> {
-        match self.control.origin_of(ufrags).await {
-            Some(origin) => Some(origin),
-            None => self.fleet.find(ufrags).await.map(|found| found.origin),
-        }
+    fn origin_of(&self, ufrags: &UfragPair) -> Option<Arc<Origin>> {
+        self.control.origin_of(ufrags)
+    }
+
+    async fn origin_elsewhere(&self, ufrags: &UfragPair) -> Option<Arc<Origin>> {
+        self.fleet.find(ufrags).await.map(|found| found.origin)
     }
 }
 
@@ -114,7 +115,7 @@ impl SessionFinder for FleetRegistry {
     async fn find(&self, ufrags: &UfragPair) -> Option<FoundSession> {
         match self.store.session(ufrags).await.ok()?? {
             Stored::Shared(session) => {
-                let origin = self.known_or_told(&session.origin).await?;
+                let origin = self.known_or_told(&session.origin).await.ok()??;
                 let SharedSession { pwd, stream, role, .. } = session;
                 Some(FoundSession { origin, pwd, stream: Some(stream), role: Some(role), tcp: None })
             }

@@ -109,18 +109,7 @@ fn id(server: &str, run: &str) -> OriginId {
 
 fn origin(server: &str, run: &str) -> Origin {
     let ip = IpAddr::from([10, 0, 0, 1]);
-    Origin {
-        id: id(server, run),
-        server: server.into(),
-        device_id: server.into(),
-        ip,
-        rtmp: Some((ip, 1935).into()),
-        http: None,
-        api: None,
-        srt: None,
-        rtc: None,
-        rtc_tcp: None,
-    }
+    Origin { rtmp: Some((ip, 1935).into()), ..Origin::bare(server, id(server, run), ip) }
 }
 
 fn refused() -> ProbeError {

@@ -60,10 +60,14 @@ impl MemberLoad {
         if value.len() > MAX_NOTICE {
             return Err(ValueError::TooLong(MAX_NOTICE));
         }
-        let load: Self = serde_json::from_slice(value)?;
-        MemberId::parse(load.member.as_str()).ok_or(ValueError::Name)?;
-        load.sessions.keys().try_for_each(fit_id)?;
-        Ok(load)
+        serde_json::from_slice::<Self>(value)?.checked()
+    }
+
+    /// Itself, if everything in it is a name that somebody may have.
+    fn checked(self) -> Result<Self, ValueError> {
+        MemberId::parse(self.member.as_str()).ok_or(ValueError::Name)?;
+        self.sessions.keys().try_for_each(fit_id)?;
+        Ok(self)
     }
 }
 
@@ -100,11 +104,25 @@ pub enum Notice {
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(super) enum Told {
-    Picked { stream: String, origin: OriginId },
-    Origin { origin: Box<StoredOrigin> },
-    Draining { origin: OriginId, on: bool },
-    Load { load: MemberLoad },
-    SessionEnded { ufrags: String },
+    Picked {
+        stream: String,
+        origin: OriginId,
+    },
+    Origin {
+        origin: Box<StoredOrigin>,
+    },
+    Draining {
+        origin: OriginId,
+        on: bool,
+    },
+    Load {
+        load: MemberLoad,
+    },
+    SessionEnded {
+        ufrags: String,
+    },
+    #[serde(other, skip_serializing)]
+    Unknown,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -120,8 +138,8 @@ impl Told {
         bounded(serde_json::to_vec(&Envelope { from: from.clone(), told: self })?)
     }
 
-    fn into_notice(self) -> Result<Notice, ValueError> {
-        Ok(match self {
+    fn into_notice(self) -> Result<Option<Notice>, ValueError> {
+        Ok(Some(match self {
             Self::Picked { stream, origin } => {
                 fit_id(&origin)?;
                 Notice::Picked { stream: stream.parse()?, origin }
@@ -131,29 +149,20 @@ impl Told {
                 fit_id(&origin)?;
                 Notice::Draining { origin, on }
             }
-            Self::Load { load } => Notice::Load(MemberLoad::parse(&load.to_json()?)?),
+            Self::Load { load } => Notice::Load(load.checked()?),
             Self::SessionEnded { ufrags } => Notice::SessionEnded(ufrags.parse()?),
-        })
+            Self::Unknown => return Ok(None),
+        }))
     }
 }
 
 /// Reads what was published; `None` is `own`'s, or of a kind this version does not know.
 pub(super) fn read(message: &[u8], own: &MemberId) -> Result<Option<Notice>, ValueError> {
-    #[derive(Deserialize)]
-    struct Kind {
-        from: String,
-        kind: String,
-    }
-    const KINDS: [&str; 5] = ["picked", "origin", "draining", "load", "session_ended"];
     if message.len() > MAX_NOTICE {
         return Err(ValueError::TooLong(MAX_NOTICE));
     }
-    let Kind { from, kind } = serde_json::from_slice(message)?;
-    if from == own.as_str() || !KINDS.contains(&kind.as_str()) {
-        return Ok(None);
-    }
-    let envelope: Envelope<Told> = serde_json::from_slice(message)?;
-    envelope.told.into_notice().map(Some)
+    let Envelope { from, told } = serde_json::from_slice::<Envelope<Told>>(message)?;
+    if from == *own { Ok(None) } else { told.into_notice() }
 }
 
 pub(super) fn fit_id(id: &OriginId) -> Result<(), ValueError> {

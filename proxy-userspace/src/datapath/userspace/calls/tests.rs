@@ -7,7 +7,10 @@ use tokio::sync::mpsc::Receiver;
 
 use super::*;
 use crate::{
-    datapath::userspace::{Placement, Relay, Sockets},
+    datapath::{
+        Protocol,
+        userspace::{Placement, Relay, Sockets},
+    },
     proxy::Event,
 };
 
@@ -39,7 +42,7 @@ impl Rig {
     }
 
     fn caller(&self) -> Caller {
-        let service = self.relay.srt_addrs()[0];
+        let service = self.relay.addresses_of(Protocol::Srt).next().unwrap();
         let socket = StdSocket::bind((service.ip(), 0)).unwrap();
         socket.connect(service).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();

@@ -3,8 +3,6 @@
 //! The origin's answer is given to the caller by the worker that reads it, not by whoever called the origin: what the origin
 //! sends next leaves behind it.
 
-use std::net::SocketAddr;
-
 use bytes::Bytes;
 use proxy_common::{
     demux::{SrtClass, srt_class},
@@ -35,7 +33,7 @@ impl Worker {
         now: u64,
     ) {
         let meta = arrival.meta;
-        let tuple = tuple_of(meta, listener.local_addr());
+        let tuple = Tuple::of(meta.peer, meta.local_ip, listener.local_addr());
         let mut bound = None;
         for (payload, span) in arrival.datagrams() {
             let class = class_of(payload);
@@ -186,10 +184,4 @@ fn given(peer: &Peer, request: &Handshake<'_>) -> Option<Bytes> {
 
 fn is_for(said: &Handshake<'_>, socket: SocketId) -> bool {
     said.destination == socket
-}
-
-/// Where a datagram came from and to.
-pub(super) fn tuple_of(meta: Meta, listener: SocketAddr) -> Tuple {
-    let local = SocketAddr::new(meta.local_ip.unwrap_or(listener.ip()), listener.port());
-    Tuple { client: meta.peer, local }
 }

@@ -14,18 +14,8 @@ fn origin() -> OriginId {
 }
 
 fn stored() -> StoredOrigin {
-    let origin = Origin {
-        id: origin(),
-        server: "s".into(),
-        device_id: String::new(),
-        ip: [10, 0, 0, 9].into(),
-        rtmp: Some("10.0.0.9:1935".parse().unwrap()),
-        http: None,
-        api: None,
-        srt: None,
-        rtc: None,
-        rtc_tcp: None,
-    };
+    let rtmp = Some("10.0.0.9:1935".parse().unwrap());
+    let origin = Origin { rtmp, ..Origin::bare("s", origin(), [10, 0, 0, 9].into()) };
     StoredOrigin::new(&origin, SystemTime::UNIX_EPOCH)
 }
 
