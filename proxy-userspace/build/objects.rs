@@ -23,12 +23,24 @@ pub(crate) fn build(package: Package<'_>) -> Result<()> {
         .is_ok_and(|out| out.status.success());
     let toolchain = if linked { Toolchain::Custom(LINKED_TOOLCHAIN) } else { Toolchain::Nightly };
     let name = package.name;
+    share_dependencies()?;
     build_ebpf([package], toolchain).with_context(|| {
         format!(
             "failed to build the eBPF objects of {name}: run `cargo xtask setup` once, or set AYA_BUILD_SKIP=1 to \
              build without them"
         )
     })
+}
+
+/// What the objects of one package are built from, those of the next one are too. aya-build has cargo write to a directory of
+/// each package's own, and what lies between sources and programs would lie there as well.
+fn share_dependencies() -> Result<()> {
+    let out = env::var_os("OUT_DIR").context("OUT_DIR is set by cargo")?;
+    // `<profile>/build/<package>/out`
+    let profile = Path::new(&out).ancestors().nth(3).context("OUT_DIR is not where cargo puts it")?;
+    // SAFETY: this is the only thread of the build script.
+    unsafe { env::set_var("CARGO_BUILD_BUILD_DIR", profile.join("ebpf")) };
+    Ok(())
 }
 
 /// Satisfies the includes of objects that are not built.
