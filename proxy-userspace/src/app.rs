@@ -24,7 +24,8 @@ use crate::{
         installer::Installer,
         userspace::{Relay, Sockets},
     },
-    executor::{Executor, OriginsByUfrags},
+    directory::Directory,
+    executor::Executor,
     fleet::Fleet,
     ice_tcp::IceTcp,
     lifecycle::{Home, Inherited, Startup},
@@ -129,8 +130,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let sessions = parts::sessions(&control, &shared, &mut tasks);
     let (picks, carried) = (Arc::clone(&registry), Arc::clone(&connections));
     tasks.spawn(control_loop.run(event_queue, origin_events, picks, carried));
-    let sources = &config.sources;
-    let dialer = Arc::new(Dialer::new(sources.tcp_ports.clone(), sources.addresses.clone(), rand::random()));
+    let dialer = Arc::new(parts::dialer(&config.sources));
     tasks.spawn(parts::srt(&config, &registry, &control, switchboard).answer());
     let ice_tcp = parts::ice_tcp(&config, gate, &control, &connections, &dialer).with_roaming(roaming);
     let app = App {
@@ -313,13 +313,13 @@ fn control(
         relay_only: kernel.is_none().then_some(RelayReason::NoEngine),
     };
     let ports = SourcePorts::new(config.sources.ports.clone(), config.sources.rest, rand::random());
-    let origins = OriginsByUfrags::default();
-    let executor = Executor::new(relay, kernel, Arc::clone(&origins));
+    let directory = Arc::<Directory>::default();
+    let executor = Executor::new(relay, kernel, Arc::clone(&directory));
     let executor = match records {
         Some(records) => executor.with_records(records),
         None => executor,
     };
-    Control::new(Proxy::new(limits, ports), executor, origins, &config.sources.addresses)
+    Control::new(Proxy::new(limits, ports), executor, directory, &config.sources.addresses)
 }
 
 async fn default_origin(config: &Config, resolver: &Resolver) -> anyhow::Result<Option<Origin>> {

@@ -7,13 +7,11 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use parking_lot::RwLock;
-use proxy_protocol::ice::UfragPair;
 use tokio::sync::oneshot;
 
 use crate::{
     datapath::{FlowCounters, FlowId, Protocol, installer::Installer, userspace::Relay},
-    origin::Origin,
+    directory::Directory,
     proxy::{Action, Activity, Carried, Event, FlowRequest, Proxy, Refusal},
     session::{
         Kind, RelayReason, Session, SessionId, Tuple, WebRtc,
@@ -27,9 +25,6 @@ const TUPLE_IDLE: Duration = Duration::from_secs(30);
 
 /// Sessions whose client is waiting for its answer.
 type Waiting = HashMap<SessionId, oneshot::Sender<Result<SessionId, Refusal>>>;
-
-/// The origin of each session, for signalling.
-pub type OriginsByUfrags = Arc<RwLock<HashMap<UfragPair, Arc<Origin>>>>;
 
 mod carriages;
 mod totals;
@@ -45,7 +40,7 @@ pub struct Executor {
     kernel: Option<Installer>,
     waiting: Waiting,
     carriages: Carriages,
-    origins: OriginsByUfrags,
+    directory: Arc<Directory>,
     /// What admitted sessions hold in the kernel's tables.
     leases: HashMap<SessionId, Lease>,
     /// Where the records of sessions outlive this process, if they do.
@@ -65,13 +60,13 @@ struct Lease {
 
 impl Executor {
     /// Relays with `relay` and forwards with `kernel` if there is one.
-    pub fn new(relay: Relay, kernel: Option<Installer>, origins: OriginsByUfrags) -> Self {
+    pub fn new(relay: Relay, kernel: Option<Installer>, directory: Arc<Directory>) -> Self {
         Self {
             relay,
             kernel,
             waiting: HashMap::new(),
             carriages: Carriages::default(),
-            origins,
+            directory,
             leases: HashMap::new(),
             records: None,
             records_refused: 0,
@@ -175,13 +170,15 @@ impl Executor {
                     kernel.release(source, origin);
                 }
             }
-            Action::Retire { session, ufrags } => {
+            Action::Retire { session, ufrags, reason } => {
                 self.relay.retire(session);
                 if let (Some(kernel), Some(lease)) = (&mut self.kernel, self.leases.remove(&session)) {
                     kernel.retire(lease.source, lease.origin, lease.client_ip);
                 }
-                if let Some(ufrags) = ufrags {
-                    self.origins.write().remove(&ufrags);
+                match ufrags {
+                    Some(ufrags) if reason.may_return() => self.directory.remove(&ufrags),
+                    Some(ufrags) => self.directory.end(&ufrags),
+                    None => {}
                 }
                 self.forget_record(session);
             }
@@ -266,7 +263,7 @@ impl Executor {
             return false;
         }
         if let Some(ufrags) = offer.ufrags() {
-            self.origins.write().insert(ufrags.clone(), Arc::clone(&offer.origin));
+            self.directory.begin(ufrags.clone(), Arc::clone(&offer.origin));
         }
         if let Some(kernel) = &mut self.kernel {
             let lease = Lease { source, origin: session.media, client_ip: offer.client_ip };

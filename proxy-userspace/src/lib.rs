@@ -10,6 +10,7 @@ pub mod config;
 pub mod connections;
 pub mod control;
 pub mod datapath;
+pub mod directory;
 pub mod executor;
 pub mod first_use;
 pub mod fleet;

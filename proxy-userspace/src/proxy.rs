@@ -485,7 +485,7 @@ impl Proxy {
             seconds = now.saturating_duration_since(session.born).as_secs(),
             "session ended"
         );
-        out.push(Action::Retire { session: id, ufrags });
+        out.push(Action::Retire { session: id, ufrags, reason });
     }
 
     /// Notes that the source socket of a session is open.

@@ -212,7 +212,7 @@ impl Roaming {
         room: OwnedSemaphorePermit,
     ) -> Result<(), Reason> {
         let ufrags = request.username().and_then(|name| name.parse().ok()).ok_or(Reason::UnknownUser)?;
-        if self.control.was_deleted(&ufrags) || self.unknown.lock().contains(&ufrags, Instant::now()) {
+        if self.control.has_ended(&ufrags) || self.unknown.lock().contains(&ufrags, Instant::now()) {
             return Err(Reason::UnknownUser);
         }
         let visit = self.visit(ufrags, room);

@@ -100,6 +100,12 @@ pub enum EndReason {
 }
 
 impl EndReason {
+    /// Whether the session may be made again for a client that is heard: its packets may have gone to another proxy, or there
+    /// was no place for it.
+    pub fn may_return(self) -> bool {
+        matches!(self, Self::Idle | Self::NeverConnected | Self::NoSourcePort)
+    }
+
     /// Every reason.
     pub const ALL: [Self; 11] = [
         Self::Deleted,

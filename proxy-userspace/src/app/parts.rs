@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     api::signalling::SessionSink,
-    config::{Config, LoadBalancer},
+    config::{Config, LoadBalancer, Sources},
     connections::Connections,
     control::Control,
     datapath::userspace::{Gate, Switchboard},
@@ -45,6 +45,11 @@ pub(super) fn shared(config: &Config, origins: &Arc<MemoryRegistry>, tasks: &mut
             Shared { registry: Arc::clone(&fleet) as Arc<dyn Registry>, fleet: Some(fleet), key }
         }
     }
+}
+
+/// What connects to origins, from where it is to.
+pub(super) fn dialer(sources: &Sources) -> Dialer {
+    Dialer::new(sources.tcp_ports.clone(), sources.addresses.clone(), rand::random())
 }
 
 /// What takes sessions of other proxies over, if they can be known; runs among `tasks`.

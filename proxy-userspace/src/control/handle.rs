@@ -4,11 +4,9 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use proxy_protocol::ice::UfragPair;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -18,11 +16,11 @@ use super::{
 };
 use crate::{
     api::signalling::{OfferError, SessionSink},
-    executor::{Carriage, CarriageRequest, Executor, OriginsByUfrags},
+    directory::Directory,
+    executor::{Carriage, CarriageRequest, Executor},
     net::{join::Traffic, route::preferred_source},
     origin::Origin,
     proxy::{Event, Proxy, Refusal},
-    recent::Recent,
     roaming::Resumed,
     session::{
         EndReason, SessionId, SessionOffer,
@@ -30,21 +28,14 @@ use crate::{
     },
 };
 
-/// For how long the client of a deleted session may still send; an origin forgets a client that is silent for 30 s.
-const STRAGGLERS: Duration = Duration::from_secs(30);
-/// Deleted sessions that are remembered at once.
-const MOST_DELETED: usize = 65_536;
-
 /// A handle on the control loop.
 #[derive(Clone, Debug)]
 pub struct Control {
     commands: mpsc::Sender<Command>,
-    origins: OriginsByUfrags,
+    directory: Arc<Directory>,
     source_addresses: Arc<[IpAddr]>,
     totals: watch::Receiver<Totals>,
     tallies: Tallies,
-    /// Sessions that ended by DELETE: their clients may send some more.
-    deleted: Arc<Mutex<Recent<UfragPair>>>,
 }
 
 impl Control {
@@ -52,16 +43,15 @@ impl Control {
     pub fn new(
         proxy: Proxy,
         executor: Executor,
-        origins: OriginsByUfrags,
+        directory: Arc<Directory>,
         source_addresses: &[IpAddr],
     ) -> (Self, ControlLoop) {
         let (sender, commands) = mpsc::channel(COMMAND_QUEUE);
         let (totals, latest) = watch::channel(Totals::default());
         let (source_addresses, tallies) = (source_addresses.into(), Tallies::default());
-        let deleted = Arc::new(Mutex::new(Recent::new(STRAGGLERS, MOST_DELETED)));
         let control_loop =
             ControlLoop { proxy, executor, commands, totals, grace: None, tallies: tallies.clone() };
-        let control = Self { commands: sender, origins, source_addresses, totals: latest, tallies, deleted };
+        let control = Self { commands: sender, directory, source_addresses, totals: latest, tallies };
         (control, control_loop)
     }
 
@@ -130,9 +120,9 @@ impl Control {
         self.offered(offer).await.inspect(|()| count(&self.tallies.resumed, how.as_str()))
     }
 
-    /// Whether a session was ended by DELETE a moment ago.
-    pub fn was_deleted(&self, ufrags: &UfragPair) -> bool {
-        self.deleted.lock().contains(ufrags, Instant::now())
+    /// Whether a session was over a moment ago, though its client may still send.
+    pub fn has_ended(&self, ufrags: &UfragPair) -> bool {
+        self.directory.has_ended(ufrags)
     }
 
     /// Freezes the loop so that another process can take over.
@@ -216,12 +206,12 @@ impl SessionSink for Control {
     }
 
     async fn deleted(&self, ufrags: &UfragPair) {
-        self.deleted.lock().insert(ufrags.clone(), Instant::now());
+        self.directory.end(ufrags);
         self.tell(Event::Deleted(ufrags.clone())).await;
     }
 
     fn origin_of(&self, ufrags: &UfragPair) -> Option<Arc<Origin>> {
-        self.origins.read().get(ufrags).cloned()
+        self.directory.origin_of(ufrags)
     }
 }
 

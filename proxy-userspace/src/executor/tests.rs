@@ -6,12 +6,14 @@ use std::{
 };
 
 use bytes::Bytes;
+use proxy_protocol::ice::UfragPair;
 use tokio::sync::mpsc;
 
 use super::*;
 use crate::{
     datapath::userspace::Placement,
     lifecycle::{Estate, RecordFiles, owner::tests::TestDir},
+    origin::OriginId,
     proxy::{Check, Limits},
     session::{SessionOffer, Tuple, source_port::SourcePorts},
 };
@@ -22,7 +24,7 @@ const LOCALHOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 struct Rig {
     proxy: Proxy,
     executor: Executor,
-    origins: OriginsByUfrags,
+    directory: Arc<Directory>,
     _events: mpsc::Receiver<Event>,
 }
 
@@ -31,7 +33,7 @@ impl Rig {
         dir.0.create().unwrap();
         let (events, queue) = mpsc::channel(8);
         let relay = Relay::start(&[SocketAddr::new(LOCALHOST, 0)], 1, &Placement::ByHash, events).unwrap();
-        let origins = OriginsByUfrags::default();
+        let directory = Arc::<Directory>::default();
         let records = RecordFiles::open(dir.0.records()).unwrap();
         let limits = Limits {
             max_sessions: 8,
@@ -42,8 +44,8 @@ impl Rig {
             relay_only: Some(RelayReason::NoEngine),
         };
         let ports = SourcePorts::new(20_000..=29_999, Duration::from_secs(45), rand::random());
-        let executor = Executor::new(relay, None, Arc::clone(&origins)).with_records(Box::new(records));
-        Self { proxy: Proxy::new(limits, ports), executor, origins, _events: queue }
+        let executor = Executor::new(relay, None, Arc::clone(&directory)).with_records(Box::new(records));
+        Self { proxy: Proxy::new(limits, ports), executor, directory, _events: queue }
     }
 
     async fn apply(&mut self, event: Event) {
@@ -118,7 +120,7 @@ async fn another_executor_goes_on_with_what_it_finds() {
     let looks: usize = parts.map(|part| after.executor.look(part, &after.proxy).len()).sum();
     assert_eq!(looks, 1);
     let ufrags: UfragPair = "orig1:clnt1".parse().unwrap();
-    assert_eq!(after.origins.read().get(&ufrags).map(|o| o.api), Some(found.offer.origin.api));
+    assert_eq!(after.directory.origin_of(&ufrags).map(|o| o.api), Some(found.offer.origin.api));
     assert_eq!(after.offered("v/live/a", "orig2:clnt2").await, SessionId(session.0 + 1));
 }
 
@@ -135,7 +137,9 @@ async fn an_adopted_session_whose_port_somebody_took_ends() {
     let left = estate(&dir);
     after.apply(Event::Adopted(Box::new(left.inheritance(vec![], vec![])))).await;
     assert!(after.proxy.session(session).is_none());
-    assert!(after.origins.read().is_empty());
+    let ufrags = "orig1:clnt1".parse().unwrap();
+    assert!(after.directory.origin_of(&ufrags).is_none());
+    assert!(!after.directory.has_ended(&ufrags), "another port may be free");
     assert_eq!(estate(&dir).sessions, []);
 }
 
@@ -146,4 +150,39 @@ async fn a_session_whose_record_does_not_fit_is_counted_and_goes_on() {
     let session = rig.offered(&format!("v/live/{}", "s".repeat(1000)), "orig1:clnt1").await;
     assert!(rig.proxy.session(session).is_some());
     assert_eq!((rig.executor.records_refused(), estate(&dir).sessions.len()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_session_that_somebody_ended_is_over_whatever_its_client_sends() {
+    let dir = TestDir::new("executor-over");
+    let mut rig = Rig::new(&dir);
+    let deleted = rig.offered("v/live/a", "orig1:clnt1").await;
+    let moved = rig.offered("v/live/b", "orig2:clnt2").await;
+    let lost = rig.offered("v/live/a", "orig3:clnt3").await;
+    let to = OriginId::new("another", "s", "1");
+    let origin = rig.proxy.session(lost).unwrap().offer.origin.id.clone();
+    for (event, session, name) in [
+        (Event::Deleted("orig1:clnt1".parse().unwrap()), deleted, "orig1:clnt1"),
+        (Event::StreamMoved { stream: "v/live/b".parse().unwrap(), to }, moved, "orig2:clnt2"),
+        (Event::OriginDown(origin), lost, "orig3:clnt3"),
+    ] {
+        let ufrags = name.parse().unwrap();
+        assert!(!rig.directory.has_ended(&ufrags));
+        rig.apply(event).await;
+        assert!(rig.proxy.session(session).is_none(), "{name}");
+        assert!(rig.directory.has_ended(&ufrags) && rig.directory.origin_of(&ufrags).is_none(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_whose_client_was_not_heard_may_return() {
+    let dir = TestDir::new("executor-silent");
+    let mut rig = Rig::new(&dir);
+    let session = rig.offered("v/live/a", "orig1:clnt1").await;
+    for action in rig.proxy.apply(Event::Tick, Instant::now() + Duration::from_secs(31)) {
+        assert!(rig.executor.perform(action, &mut rig.proxy).await.is_none());
+    }
+    assert!(rig.proxy.session(session).is_none());
+    let ufrags = "orig1:clnt1".parse().unwrap();
+    assert!(!rig.directory.has_ended(&ufrags) && rig.directory.origin_of(&ufrags).is_none());
 }

@@ -159,6 +159,11 @@ impl Origins {
         self.serving().find(|origin| origin.rtmp == Some(address)).map(Arc::clone)
     }
 
+    /// An origin, if it serves what it has.
+    pub fn serving_origin(&self, id: &OriginId) -> Option<Arc<Origin>> {
+        self.entries.get(id).filter(|entry| entry.is_serving()).map(|entry| Arc::clone(&entry.origin))
+    }
+
     /// An origin, if it is known.
     pub fn origin(&self, id: &OriginId) -> Option<Arc<Origin>> {
         self.entries.get(id).map(|entry| Arc::clone(&entry.origin))

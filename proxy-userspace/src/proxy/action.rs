@@ -11,7 +11,7 @@ use proxy_protocol::ice::UfragPair;
 use crate::{
     datapath::{Escalation, FlowId, Protocol},
     session::{
-        SessionId, Tuple,
+        EndReason, SessionId, Tuple,
         tcp::{ConnectionId, TcpRefusal},
     },
 };
@@ -131,6 +131,8 @@ pub enum Action {
         session: SessionId,
         /// Its USERNAME, if it has one.
         ufrags: Option<UfragPair>,
+        /// Why it ended.
+        reason: EndReason,
     },
 }
 

@@ -21,7 +21,8 @@ use crate::{
         Protocol,
         userspace::{Placement, Relay},
     },
-    executor::{Executor, OriginsByUfrags},
+    directory::Directory,
+    executor::Executor,
     origin::{OriginId, memory::MemoryRegistry},
     proxy::{Limits, Proxy},
     session::{RelayReason, source_port::SourcePorts},
@@ -64,8 +65,8 @@ impl Rig {
     async fn idle(finder: Option<Arc<dyn SessionFinder>>) -> Self {
         let (events, event_queue) = mpsc::channel(64);
         let relay = Relay::start(&[SocketAddr::new(LOCALHOST, 0)], 1, &Placement::ByHash, events).unwrap();
-        let (proxy, gate, origins) =
-            (relay.addresses_of(Protocol::WebRtc).next().unwrap(), relay.gate(), OriginsByUfrags::default());
+        let (proxy, gate, directory) =
+            (relay.addresses_of(Protocol::WebRtc).next().unwrap(), relay.gate(), Arc::<Directory>::default());
         let limits = Limits {
             max_sessions: 64,
             connect_timeout: PATIENCE,
@@ -75,9 +76,9 @@ impl Rig {
             relay_only: Some(RelayReason::NoEngine),
         };
         let ports = SourcePorts::new(30_000..=39_999, Duration::from_secs(45), rand::random());
-        let executor = Executor::new(relay, None, Arc::clone(&origins));
+        let executor = Executor::new(relay, None, Arc::clone(&directory));
         let (control, mut control_loop) =
-            Control::new(Proxy::new(limits, ports), executor, origins, &[LOCALHOST]);
+            Control::new(Proxy::new(limits, ports), executor, directory, &[LOCALHOST]);
         control_loop.begin(None).await.unwrap();
         let unwatched =
             config::Origins { probe_interval: Duration::ZERO, ..config::Config::default().origins };

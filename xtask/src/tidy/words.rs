@@ -29,6 +29,8 @@ const UNSAFE_HOMES: &[&str] = &[
     "proxy-common/src/packet.rs",
     "proxy-common/src/wire.rs",
     "proxy-common/src/flow.rs",
+    // The environment of the only thread of a build script.
+    "proxy-userspace/build/objects.rs",
     "proxy-userspace/src/datapath/kernel",
     "proxy-userspace/src/net/handover.rs",
     "proxy-userspace/src/net/namespace.rs",

@@ -115,7 +115,8 @@ impl SessionFinder for FleetRegistry {
     async fn find(&self, ufrags: &UfragPair) -> Option<FoundSession> {
         match self.store.session(ufrags).await.ok()?? {
             Stored::Shared(session) => {
-                let origin = self.known_or_told(&session.origin).await.ok()??;
+                self.known_or_told(&session.origin).await.ok()?;
+                let origin = self.local.with(|origins| origins.serving_origin(&session.origin))?;
                 let SharedSession { pwd, stream, role, .. } = session;
                 Some(FoundSession { origin, pwd, stream: Some(stream), role: Some(role), tcp: None })
             }
