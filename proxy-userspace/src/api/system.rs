@@ -20,11 +20,11 @@ use super::{
 };
 use crate::{
     config::Secret,
-    origin::{Origin, Registry, registration::Registration},
+    origin::{Origin, OriginStatus, Registry, registration::Registration},
 };
 
-/// Writes all metrics in the OpenMetrics text format.
-pub type EncodeMetrics = Arc<dyn Fn() -> String + Send + Sync>;
+/// Writes all metrics, those of these origins among them, in the OpenMetrics text format.
+pub type EncodeMetrics = Arc<dyn Fn(&[OriginStatus]) -> String + Send + Sync>;
 /// Tells how the proxy takes traffic, or what keeps it from that.
 pub type Readiness = Arc<dyn Fn() -> Result<String, String> + Send + Sync>;
 
@@ -143,7 +143,8 @@ async fn readyz(State(system): State<System>) -> Response {
 
 async fn metrics(State(system): State<System>) -> Response {
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, OPEN_METRICS)], (system.metrics)()).into_response()
+    let origins = system.registry.list().await;
+    ([(header::CONTENT_TYPE, OPEN_METRICS)], (system.metrics)(&origins)).into_response()
 }
 
 async fn nothing_here() -> ApiError {
@@ -179,7 +180,7 @@ mod tests {
             resolver: Arc::new(Resolver::new(Duration::from_secs(1))),
             token: None,
             limits: BodyLimits { size: 4096, time: Duration::from_secs(1) },
-            metrics: Arc::new(|| "# EOF\n".into()),
+            metrics: Arc::new(|_| "# EOF\n".into()),
             readiness: Arc::new(|| Err("no origin is up".into())),
         }
     }

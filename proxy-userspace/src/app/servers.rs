@@ -27,7 +27,7 @@ use crate::{
         handover::Role,
         tcp::{Dialer, Listeners},
     },
-    origin::{Registry, Trouble, connector::Connector},
+    origin::{OriginStatus, Registry, Trouble, connector::Connector},
     rtmp::{self, Rtmp},
     telemetry::metrics::{self, RegistryView},
 };
@@ -124,8 +124,8 @@ impl Backend<'_> {
         let Backend { config, registry, control, resolver, connections, ice_tcp, .. } = self;
         let (totals, carried, outcomes) = (control.totals(), Arc::clone(connections), ice_tcp.outcomes());
         let asked = Arc::clone(registry);
-        let metrics = move || {
-            let registry = RegistryView { is_up: asked.trouble().is_none(), counts: asked.counts() };
+        let metrics = move |origins: &[OriginStatus]| {
+            let registry = RegistryView { is_up: asked.trouble().is_none(), counts: asked.counts(), origins };
             metrics::encode(&totals.borrow(), &carried.totals(), &outcomes.counted(), &registry)
         };
         let token = config.registration_token.clone();

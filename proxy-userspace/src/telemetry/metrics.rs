@@ -11,19 +11,24 @@ use prometheus_client::{
 use crate::{
     connections::ProtocolTotals,
     control::snapshot::{Totals, Words},
-    origin::RegistryCounts,
+    origin::{OriginStatus, RegistryCounts},
 };
 
 type Labels = Vec<(&'static str, &'static str)>;
 type Counters = Family<Labels, Counter<u64, AtomicU64>>;
 
+/// One for each origin, by names of its own.
+type ByOrigin = Family<Vec<(&'static str, String)>, Gauge<u64, AtomicU64>>;
+
 /// The registry of origins.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct RegistryView {
+pub struct RegistryView<'a> {
     /// Whether it can do everything.
     pub is_up: bool,
     /// What it did.
     pub counts: RegistryCounts,
+    /// The origins it knows.
+    pub origins: &'a [OriginStatus],
 }
 
 /// Writes `totals` in the OpenMetrics text format.
@@ -31,7 +36,7 @@ pub fn encode(
     totals: &Totals,
     connections: &[ProtocolTotals],
     ice_tcp: &[(&'static str, u64)],
-    origins: &RegistryView,
+    view: &RegistryView<'_>,
 ) -> String {
     let mut registry = Registry::with_prefix("xproxy");
     sessions(&mut registry, totals);
@@ -39,7 +44,8 @@ pub fn encode(
     resources(&mut registry, totals);
     streams(&mut registry, connections);
     media_over_tcp(&mut registry, ice_tcp);
-    picks(&mut registry, origins);
+    picks(&mut registry, view);
+    origins(&mut registry, view.origins);
     let mut text = String::new();
     encode_text(&mut text, &registry).expect("writing to a string cannot fail");
     text
@@ -70,8 +76,8 @@ fn sessions(registry: &mut Registry, totals: &Totals) {
     counter(registry, "migrations", "Return paths moved to another client address", totals.migrations);
 }
 
-fn picks(registry: &mut Registry, origins: &RegistryView) {
-    let RegistryView { is_up, counts } = origins;
+fn picks(registry: &mut Registry, view: &RegistryView<'_>) {
+    let RegistryView { is_up, counts, .. } = view;
     let help = "Whether what the proxies of a fleet share can be asked; 1 for a proxy that stands alone";
     gauge(registry, "registry_up", help, u64::from(*is_up));
     let hows = [("known", counts.known), ("asked", counts.asked), ("agreed", counts.agreed)];
@@ -85,6 +91,36 @@ fn picks(registry: &mut Registry, origins: &RegistryView) {
     counter(registry, "picks_written_back", help, counts.written_back);
     let help = "Calls to what the fleet shares that failed";
     counter(registry, "registry_failures", help, counts.failures);
+}
+
+fn origins(registry: &mut Registry, origins: &[OriginStatus]) {
+    let [up, draining, streams, sessions] = [(); 4].map(|()| ByOrigin::default());
+    for origin in origins {
+        let labels = vec![
+            ("origin", escaped(&origin.id.0)),
+            ("device_id", escaped(&origin.device_id)),
+            ("ip", origin.ip.to_string()),
+        ];
+        let takes_media = ["up", "draining"].contains(&origin.state);
+        up.get_or_create(&labels).set(u64::from(takes_media));
+        draining.get_or_create(&labels).set(u64::from(origin.state == "draining"));
+        streams.get_or_create(&labels).set(origin.streams as u64);
+        sessions.get_or_create(&labels).set(origin.sessions);
+    }
+    registry.register("origin_up", "Whether an origin answers, draining ones included", up);
+    registry.register(
+        "origin_draining",
+        "Whether an origin gets no new streams because it was asked for",
+        draining,
+    );
+    registry.register("origin_streams", "Streams placed on an origin, as this proxy knows", streams);
+    let help = "Sessions and TCP streams that all proxies of the fleet have at an origin";
+    registry.register("origin_sessions", help, sessions);
+}
+
+/// A label's value as the text format has it, of which the encoder is not aware: names come from heartbeats.
+fn escaped(name: &str) -> String {
+    name.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n")
 }
 
 fn streams(registry: &mut Registry, connections: &[ProtocolTotals]) {
@@ -178,6 +214,7 @@ mod tests {
     use crate::{
         connections::Protocol,
         control::snapshot::{PathTotals, ReasonTotals},
+        origin::{Endpoints, OriginId},
     };
 
     #[test]
@@ -194,7 +231,8 @@ mod tests {
         let rtmp =
             ProtocolTotals { protocol: Protocol::Rtmp, open: 2, accepted: 5, to_origin: 7, to_client: 8 };
         let counts = RegistryCounts { agreed: 6, ..RegistryCounts::default() };
-        let text = encode(&totals, &[rtmp], &[("late", 4)], &RegistryView { is_up: true, counts });
+        let view = RegistryView { is_up: true, counts, origins: &[] };
+        let text = encode(&totals, &[rtmp], &[("late", 4)], &view);
         for row in [
             r#"xproxy_connections{protocol="rtmp"} 2"#,
             r#"xproxy_connections_accepted_total{protocol="rtmp"} 5"#,
@@ -211,6 +249,40 @@ mod tests {
             "# EOF",
         ] {
             assert!(text.contains(row), "{row} in {text}");
+        }
+    }
+
+    #[test]
+    fn origins_are_rows_by_their_names() {
+        let origin = |server: &str, state, sessions| OriginStatus {
+            id: OriginId::new(server, "service", "1"),
+            device_id: "rack \"7\"".into(),
+            ip: [10, 0, 0, 9].into(),
+            endpoints: Endpoints { rtmp: None, http: None, api: None, srt: None, rtc: None },
+            state,
+            reason: None,
+            heartbeat_age: 1.0,
+            streams: 3,
+            sessions,
+            weight: 1,
+            capacity: None,
+        };
+        let origins = [origin("a", "up", 40), origin("b", "draining", 2), origin("c", "down", 0)];
+        let view = RegistryView { origins: &origins, ..RegistryView::default() };
+        let text = encode(&Totals::default(), &[], &[], &view);
+        let labels =
+            |server| format!(r#"{{origin="{server}-service-1",device_id="rack \"7\"",ip="10.0.0.9"}}"#);
+        for (name, server, value) in [
+            ("up", "a", 1),
+            ("up", "b", 1),
+            ("up", "c", 0),
+            ("draining", "a", 0),
+            ("draining", "b", 1),
+            ("sessions", "a", 40),
+            ("streams", "b", 3),
+        ] {
+            let row = format!("xproxy_origin_{name}{} {value}\n", labels(server));
+            assert!(text.contains(&row), "{row} in {text}");
         }
     }
 }
