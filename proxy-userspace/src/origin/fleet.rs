@@ -21,16 +21,17 @@ use parking_lot::Mutex;
 use proxy_protocol::stream_url::StreamKey;
 use tracing::{debug, warn};
 
-use self::{load::Loads, uses::Uses};
+use self::{accord::Accord, load::Loads, uses::Uses};
 use super::{
     Origin, OriginId, OriginStatus, PickError, Registry, RegistryCounts, Trouble,
     balance::Terms,
     memory::{MemoryRegistry, now},
-    registry::{Lease, Refusal, Settled},
+    registry::{Lease, Origins, Refusal, Settled},
     store::{Health, Store, StoreError, StoredOrigin},
 };
 use crate::config;
 
+mod accord;
 mod listen;
 mod load;
 pub mod sessions;
@@ -53,6 +54,7 @@ pub struct FleetRegistry {
     registered: Mutex<HashMap<OriginId, StoredOrigin>>,
     /// The last heartbeat of each origin that Redis told, in its words.
     heard: Mutex<HashMap<OriginId, String>>,
+    accord: Mutex<Accord>,
     counts: Counts,
 }
 
@@ -68,8 +70,8 @@ impl FleetRegistry {
     /// The registry of a proxy that knows its origins by `local` and its fleet by `store`; [`Self::watch`] has to run beside it.
     pub fn new(settings: config::Origins, local: Arc<MemoryRegistry>, store: Store) -> Arc<Self> {
         let loads = Mutex::new(Loads::default());
-        let (uses, registered, heard, counts) = Default::default();
-        Arc::new(Self { settings, local, store, uses, loads, registered, heard, counts })
+        let (uses, registered, heard, accord, counts) = Default::default();
+        Arc::new(Self { settings, local, store, uses, loads, registered, heard, accord, counts })
     }
 
     /// A pick that was confirmed so long ago is asked for again: Redis forgets what nobody asks for.
@@ -93,6 +95,7 @@ impl FleetRegistry {
             Err(Unplaced::Refused(refusal)) => Err(refusal),
             Err(Unplaced::Unasked(error)) => {
                 debug!(%stream, %error, "the fleet cannot be asked");
+                self.accord.lock().fail(now());
                 match known {
                     Some(origin) => Ok(origin),
                     None => self.agree(stream).await,
@@ -114,7 +117,7 @@ impl FleetRegistry {
         for _ in 0..PROPOSALS {
             let proposal = match known.take() {
                 Some(origin) => Ok(origin),
-                None => self.local.decide(|origins| origins.propose(stream, &mut rand::rng())).await,
+                None => self.local.decide(|origins| self.propose(origins, stream)).await,
             };
             let claimed = match &proposal {
                 Ok(origin) => {
@@ -135,6 +138,15 @@ impl FleetRegistry {
             return Ok(origin);
         }
         Err(Unplaced::Refused(Refusal::NoOrigin))
+    }
+
+    /// Where a new stream may go. Others may have placed it already without Redis, and not written that down: then where every
+    /// proxy comes to by itself.
+    fn propose(&self, origins: &mut Origins, stream: &StreamKey) -> Result<Arc<Origin>, Refusal> {
+        if self.accord.lock().is_doubtful(now()) {
+            return origins.agree(stream);
+        }
+        origins.propose(stream, &mut rand::rng())
     }
 
     async fn pick_of_fleet(&self, stream: &StreamKey) -> Result<Option<OriginId>, StoreError> {

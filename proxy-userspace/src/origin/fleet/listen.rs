@@ -1,11 +1,12 @@
 //! What others of the fleet tell.
 
+use proxy_protocol::stream_url::StreamKey;
 use tokio::sync::mpsc;
 use tracing::{debug, info};
 
 use super::FleetRegistry;
 use crate::origin::{
-    OriginEvent,
+    OriginEvent, OriginId,
     memory::now,
     store::{Notice, StoreError},
 };
@@ -25,8 +26,11 @@ impl FleetRegistry {
                     debug!(%error, "the fleet is not fully known");
                 }
             }
-            Notice::Lost => info!("Redis does not answer: known streams go on, new ones are agreed on"),
-            Notice::Picked { stream, origin } => self.follow(&[(stream, origin)]),
+            Notice::Lost => {
+                self.accord.lock().lose();
+                info!("Redis does not answer: known streams go on, new ones are agreed on");
+            }
+            Notice::Picked { stream, origin } => self.picked_elsewhere((stream, origin)).await,
             Notice::Origin(stored) => self.heard_of(&stored),
             Notice::Draining { origin, on } => {
                 self.local.with(|origins| origins.drain(&origin, on));
@@ -36,9 +40,18 @@ impl FleetRegistry {
         }
     }
 
+    async fn picked_elsewhere(&self, pick: (StreamKey, OriginId)) {
+        let is_contested = self.uses.lock().insists_on(&pick.0);
+        self.follow(&[pick]);
+        if is_contested && let Err(error) = self.write_back().await {
+            debug!(%error, "where a stream is published is not told to the fleet");
+        }
+    }
+
     /// Redis answers, perhaps after a while, perhaps restarted and empty, perhaps changed by others.
     async fn resume(&self) -> Result<(), StoreError> {
         self.local.with(|origins| origins.doubt());
+        self.accord.lock().come_back(now());
         let registered: Vec<_> = self.registered.lock().values().cloned().collect();
         for stored in &registered {
             let id = stored.id();

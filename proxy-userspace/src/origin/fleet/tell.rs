@@ -103,9 +103,12 @@ impl FleetRegistry {
         Ok(())
     }
 
-    /// Others have these streams on these origins.
+    /// Others have these streams on these origins, but for those whose publishers came here while Redis did not answer.
     pub(super) fn follow(&self, moved: &[(StreamKey, OriginId)]) {
         for (stream, origin) in moved {
+            if self.uses.lock().insists_on(stream) {
+                continue;
+            }
             if self.local.with(|origins| origins.origin(origin).is_some()) {
                 self.local.move_to(stream, origin);
             } else {

@@ -58,6 +58,11 @@ impl Uses {
         }
     }
 
+    /// Whether the publisher of a stream came to this proxy, which nobody else may know yet.
+    pub(super) fn insists_on(&self, stream: &StreamKey) -> bool {
+        self.unwritten.contains_key(stream) && self.published.contains_key(stream)
+    }
+
     pub(super) fn in_use(&self) -> Vec<StreamKey> {
         self.used.keys().cloned().collect()
     }
@@ -102,12 +107,14 @@ mod tests {
         uses.unwritten(&stream("watched"), &origin);
         uses.unwritten(&stream("sent"), &origin);
         uses.published(&stream("sent"), start);
+        assert!(uses.insists_on(&stream("sent")) && !uses.insists_on(&stream("watched")));
         let written = Unwritten {
             published: vec![(stream("sent"), origin.clone())],
             guessed: vec![(stream("watched"), origin)],
         };
         assert_eq!(uses.take_unwritten(), written);
         assert_eq!(uses.take_unwritten(), Unwritten::default());
+        assert!(!uses.insists_on(&stream("sent")), "everybody may know");
     }
 
     #[test]
