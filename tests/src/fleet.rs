@@ -1,7 +1,10 @@
 //! A fleet: proxies and origins that know each other by one Redis, and its clients, as pods of one node.
 
+mod gates;
+
 use std::{
     net::{IpAddr, Ipv4Addr},
+    process::Command,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,6 +19,8 @@ use crate::{
     redis::Redis,
     site,
 };
+
+pub use self::gates::Gates;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const REDIS_PORT: u16 = 6379;
@@ -53,7 +58,7 @@ impl<'a> Grounds<'a> {
     /// # Errors
     /// When it does not start.
     pub fn start_redis(&self) -> Result<Redis<'_>> {
-        Redis::start(&self.redis.namespace, REDIS_PORT, &["--bind", "0.0.0.0", "--protected-mode", "no"])
+        Redis::start_open(&self.redis.namespace, REDIS_PORT, &[])
     }
 
     /// Starts one of the proxies.
@@ -62,9 +67,20 @@ impl<'a> Grounds<'a> {
     /// When it does not start.
     pub fn start_proxy(&self, index: usize, engine: Engine, settings: &[(&str, &str)]) -> Result<Proxy<'_>> {
         let pod = self.proxies.get(index).context("there is no such pod")?;
-        let redis = self.redis.address.to_string();
-        let fleet = [("PROXY_LOAD_BALANCER_TYPE", "redis"), ("PROXY_REDIS_HOST", redis.as_str())];
-        Proxy::start(&pod.namespace, pod.address, engine, &[&fleet, settings].concat())
+        let mut command = self.proxy_command(engine)?;
+        command.envs(settings.iter().copied());
+        Proxy::spawn(&pod.namespace, pod.address, command)
+    }
+
+    /// Any of the proxies, before it is started.
+    ///
+    /// # Errors
+    /// When the binary is not found.
+    pub fn proxy_command(&self, engine: Engine) -> Result<Command> {
+        let mut command = Proxy::command(engine)?;
+        let redis = format!("redis://{}:{REDIS_PORT}", self.redis.address);
+        command.env("PROXY_LOAD_BALANCER_TYPE", "redis").env("PROXY_REDIS_URL", redis);
+        Ok(command)
     }
 
     /// Starts one of the origins, which tells only one of the proxies of itself.
@@ -100,7 +116,19 @@ impl<'a> Fleet<'a> {
     /// # Errors
     /// When a part does not start.
     pub fn start(grounds: &'a Grounds<'a>, engine: Engine, settings: &[(&str, &str)]) -> Result<Self> {
-        let redis = grounds.start_redis()?;
+        Self::start_with(grounds.start_redis()?, grounds, engine, settings)
+    }
+
+    /// The same, with a Redis that runs already.
+    ///
+    /// # Errors
+    /// When a part does not start.
+    pub fn start_with(
+        redis: Redis<'a>,
+        grounds: &'a Grounds<'a>,
+        engine: Engine,
+        settings: &[(&str, &str)],
+    ) -> Result<Self> {
         let proxies = (0..grounds.proxies.len()).map(|index| grounds.start_proxy(index, engine, settings));
         let proxies = proxies.map(|proxy| proxy.map(Some)).collect::<Result<Vec<_>>>()?;
         let origins = (0..grounds.origins.len())

@@ -345,7 +345,7 @@ impl<'a> Proxy<'a> {
     /// Where clients signal.
     #[must_use]
     pub fn api(&self) -> String {
-        format!("http://{}", SocketAddr::new(self.ip, 11985))
+        api_at(self.ip)
     }
 
     /// Where origins whose route to the proxy leads to `ip` register.
@@ -357,13 +357,37 @@ impl<'a> Proxy<'a> {
     /// WHIP of a stream.
     #[must_use]
     pub fn whip(&self, stream: &str) -> String {
-        format!("{}/rtc/v1/whip/?app=live&stream={stream}", self.api())
+        Self::whip_at(self.ip, stream)
+    }
+
+    /// The same at another address of a proxy.
+    #[must_use]
+    pub fn whip_at(ip: impl Into<IpAddr>, stream: &str) -> String {
+        format!("{}/rtc/v1/whip/?app=live&stream={stream}", api_at(ip.into()))
     }
 
     /// WHEP of a stream.
     #[must_use]
     pub fn whep(&self, stream: &str) -> String {
-        format!("{}/rtc/v1/whep/?app=live&stream={stream}", self.api())
+        Self::whep_at(self.ip, stream)
+    }
+
+    /// The same at another address of a proxy.
+    #[must_use]
+    pub fn whep_at(ip: impl Into<IpAddr>, stream: &str) -> String {
+        format!("{}/rtc/v1/whep/?app=live&stream={stream}", api_at(ip.into()))
+    }
+
+    /// Has an origin get no new streams (`POST`), or gives it some again (`DELETE`).
+    ///
+    /// # Errors
+    /// When the proxy does not know the origin.
+    pub fn drain(&self, method: &'static str, origin: impl Into<IpAddr>) -> Result<()> {
+        let url = format!("http://127.0.0.1:12025/api/v1/origins/drain?origin={}", origin.into());
+        let url = Url::parse(&url)?;
+        let response = self.namespace.enter(|| Request::new(method, url).send())?;
+        ensure!(response.status == 200, "{method} of a drain answered {}", response.status);
+        Ok(())
     }
 
     /// Allows the kernel path, or returns every session to userspace.
@@ -507,6 +531,10 @@ impl<'a> Proxy<'a> {
         ensure!(status.success(), "the proxy ended with {status}");
         Ok(())
     }
+}
+
+fn api_at(ip: IpAddr) -> String {
+    format!("http://{}", SocketAddr::new(ip, 11985))
 }
 
 fn name_or_dash<'de, D: serde::Deserializer<'de>>(from: D) -> Result<String, D::Error> {

@@ -1,7 +1,10 @@
 //! Redis as a fleet finds it: servers, Sentinels, clusters, each within a network namespace, so that ports are free.
 
+mod sentinels;
+
 use std::{
     fs,
+    net::Ipv4Addr,
     path::PathBuf,
     process::{Command, Stdio},
     time::Duration,
@@ -14,6 +17,8 @@ use crate::{
     live::{self, Scratch, finish},
     netns::{Namespace, Process},
 };
+
+pub use self::sentinels::Sentinels;
 
 /// How long a server may take to answer on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -57,6 +62,14 @@ impl<'a> Redis<'a> {
         Self::launch(namespace, port, plain.into_iter().chain(options).collect(), Vec::new())
     }
 
+    /// The same, for others than this host too.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn start_open(namespace: &'a Namespace, port: u16, options: &[&str]) -> Result<Self> {
+        Self::start(namespace, port, &[&["--bind", "0.0.0.0", "--protected-mode", "no"], options].concat())
+    }
+
     /// Starts a server that speaks TLS alone.
     ///
     /// # Errors
@@ -85,18 +98,22 @@ impl<'a> Redis<'a> {
         Self::launch(namespace, port, options.map(str::to_owned).into(), login)
     }
 
-    /// Starts a Sentinel that watches the master on port `master` and moves it after half a second of silence.
-    ///
-    /// # Errors
-    /// When it does not.
-    pub fn start_sentinel(namespace: &'a Namespace, port: u16, master: u16, quorum: usize) -> Result<Self> {
+    /// Starts a Sentinel that watches the master at `master` and moves it after half a second of silence.
+    fn start_sentinel(
+        namespace: &'a Namespace,
+        port: u16,
+        master: (Ipv4Addr, u16),
+        quorum: usize,
+    ) -> Result<Self> {
         let directory = Scratch::new("sentinel")?;
         let file = directory.path().join("sentinel.conf");
         // A Sentinel writes into its configuration.
         let text = format!(
-            "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor mymaster 127.0.0.1 {master} {quorum}\n\
+            "port {port}\nbind 0.0.0.0\nprotected-mode no\ndir {}\nsentinel monitor mymaster {} {} {quorum}\n\
              sentinel down-after-milliseconds mymaster 500\nsentinel failover-timeout mymaster 3000\n",
-            directory.path().display()
+            directory.path().display(),
+            master.0,
+            master.1
         );
         fs::write(&file, text)?;
         let arguments = vec![file.display().to_string(), "--sentinel".to_owned()];

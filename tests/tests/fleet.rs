@@ -177,6 +177,34 @@ fn defect_11_streams_of_an_origin_that_dies_are_picked_anew_by_every_proxy() {
     drop((publisher, player, publisher_again));
 }
 
+#[test]
+fn a_publisher_takes_players_along_that_guessed_another_origin() {
+    let cluster = Cluster::new().unwrap();
+    let grounds = Grounds::new(&cluster, 2, 2).unwrap();
+    let fleet = Fleet::start(&grounds, Engine::Userspace, &[]).unwrap();
+    let early = fleet.play(1, "s").unwrap();
+    let [guessed] = fleet.origins_of(1, "s").unwrap()[..] else { panic!("one session") };
+    // The proxy of the publisher cannot reach that one.
+    let rules = format!(
+        "table ip apart {{
+            chain output {{
+                type filter hook output priority 0;
+                ip daddr {guessed} tcp dport != 0 reject with tcp reset
+            }}
+        }}"
+    );
+    grounds.proxies[0].namespace.run("nft", &[rules]).unwrap();
+    let publisher = fleet.publish(0, "s").unwrap();
+    let [at] = fleet.origins_of(0, "s").unwrap()[..] else { panic!("one session") };
+    assert_ne!(at, guessed);
+    let status = fleet.proxy(1).wait(PATIENCE, |status| status.sessions.is_empty()).unwrap();
+    assert_eq!(status.totals.ended.get("stream_moved"), Some(&1), "{status:#?}");
+    let player = fleet.play(1, "s").unwrap();
+    media_flows(&player).unwrap();
+    assert_eq!(fleet.origins_of(1, "s").unwrap(), [at]);
+    drop((early, publisher));
+}
+
 /// An origin of nothing but a name.
 fn named(server: &str) -> Origin {
     Origin {
@@ -237,13 +265,7 @@ fn an_origin_that_drains_at_one_proxy_gets_no_new_stream_from_any() {
     let fleet = Fleet::start(&grounds, Engine::Userspace, &[]).unwrap();
     let publisher = fleet.publish(0, "old").unwrap();
     let [at] = fleet.origins_of(0, "old").unwrap()[..] else { panic!("one session") };
-    let drain = |method| {
-        let url = format!("http://127.0.0.1:12025/api/v1/origins/drain?origin={at}");
-        let request = Request::new(method, Url::parse(&url).unwrap());
-        let answer = grounds.proxies[0].namespace.enter(|| request.send()).unwrap();
-        assert_eq!(answer.status, 200, "{}", answer.body);
-    };
-    drain("POST");
+    fleet.proxy(0).drain("POST", at).unwrap();
     let states = |proxy: usize| {
         let list: Value = serde_json::from_str(&fleet.proxy(proxy).get("/api/v1/origins").unwrap()).unwrap();
         let states = list["origins"].as_array().unwrap().iter();
@@ -257,7 +279,7 @@ fn an_origin_that_drains_at_one_proxy_gets_no_new_stream_from_any() {
     let player = fleet.play(1, "old").unwrap();
     media_flows(&player).unwrap();
     assert_eq!(fleet.origins_of(1, "old").unwrap(), [at], "it keeps the old");
-    drain("DELETE");
+    fleet.proxy(0).drain("DELETE", at).unwrap();
     until("the other proxy knows", PATIENCE, || Ok(states(1) == 0)).unwrap();
     drop((publisher, new));
 }

@@ -6,13 +6,13 @@
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     time::{Duration, Instant, SystemTime},
 };
 
 use integration_tests::{
     netns::Namespace,
-    redis::{Certificate, Redis, cluster, until, within},
+    redis::{Certificate, Redis, Sentinels, cluster, until, within},
 };
 use proxy_protocol::stream_url::StreamKey;
 use proxy_userspace::{
@@ -668,40 +668,25 @@ fn what_a_go_proxy_wrote_is_understood() {
 #[test]
 fn the_master_that_sentinels_name_is_followed() {
     let namespace = Namespace::new("redis").unwrap();
-    let mut master = Redis::start(&namespace, PORT, &[]).unwrap();
-    let replica = Redis::start(&namespace, 6380, &["--replicaof", "127.0.0.1", "6379"]).unwrap();
-    let sentinels: Vec<_> =
-        [26379, 26380, 26381].map(|port| Redis::start_sentinel(&namespace, port, PORT, 2).unwrap()).into();
-    until("the Sentinels know each other and the replica", || {
-        Ok(sentinels.iter().all(|sentinel| {
-            let known = sentinel.cli(&["SENTINEL", "master", "mymaster"]).unwrap_or_default();
-            let lines: Vec<&str> = known.lines().collect();
-            let value =
-                |name: &str| lines.iter().position(|line| *line == name).and_then(|at| lines.get(at + 1));
-            value("num-other-sentinels") == Some(&"2") && value("num-slaves") == Some(&"1")
-        }))
-    })
-    .unwrap();
+    let mut sentinels = Sentinels::start(&namespace, Ipv4Addr::LOCALHOST).unwrap();
     within(&namespace, async || {
-        // The first one is not there.
-        let urls =
-            "redis://127.0.0.1:26999,redis://127.0.0.1:26379,redis://127.0.0.1:26380,redis://127.0.0.1:26381";
+        let urls = sentinels.urls();
         let given = [
-            ("PROXY_REDIS_URL", urls),
-            ("PROXY_REDIS_SENTINEL_MASTER", "mymaster"),
+            ("PROXY_REDIS_URL", urls.as_str()),
+            ("PROXY_REDIS_SENTINEL_MASTER", Sentinels::NAME),
             ("PROXY_REDIS_TIMEOUT", "2s"),
         ];
         let member = Member::up(&settings(&given)).await;
         until_answered(async || member.store.claim(&stream("s1"), &id(1), None, LIFE).await).await;
-        until("the replica has the pick", || Ok(replica.cli(&["DBSIZE"])? == "1")).unwrap();
+        until("the replica has the pick", || Ok(sentinels.replica.cli(&["DBSIZE"])? == "1")).unwrap();
         let started = Instant::now();
-        master.kill().unwrap();
+        sentinels.master.kill().unwrap();
         member.becomes("down", |health| matches!(health, Health::Down { .. })).await;
         let again =
             until_answered(async || member.store.claim(&stream("s1"), &id(2), None, LIFE).await).await;
         println!("a new master after {:.1} s", started.elapsed().as_secs_f64());
         assert_eq!(again, id(1));
-        assert!(replica.cli(&["ROLE"]).unwrap().starts_with("master"));
+        assert!(sentinels.replica.cli(&["ROLE"]).unwrap().starts_with("master"));
     });
 }
 

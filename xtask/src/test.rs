@@ -18,13 +18,14 @@ use crate::{
 };
 
 /// Programs whose tests wait for most of their time: more of them run at once than there are CPUs.
-const MOSTLY_WAITING: [&str; 23] = [
+const MOSTLY_WAITING: [&str; 24] = [
     "attachments",
     "capacity",
     "cluster",
     "delivery",
     "faults",
     "fleet",
+    "fleet_redis",
     "fleet_webrtc",
     "host_firewall",
     "next_hops",
