@@ -5,6 +5,7 @@ mod cast;
 mod chart;
 mod counters;
 mod files;
+mod fleet;
 mod host_link;
 mod numbers;
 mod performer;
@@ -35,6 +36,7 @@ use crate::netns::PREFIX;
 use crate::proxy::Engine;
 use crate::residue::{Places, Residue};
 
+pub use fleet::{Fleet, run as run_fleet};
 use report::Report;
 pub use restart::{Restart, run as run_restart};
 

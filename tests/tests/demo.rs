@@ -1,5 +1,7 @@
 //! The demo as somebody at a terminal meets it.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at its first failure")]
+
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _},
@@ -21,10 +23,6 @@ fn demo(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_demo"));
     command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
-}
-
-fn restart(arguments: &[&str]) -> Command {
-    demo(&[&["--restart"], arguments].concat())
 }
 
 /// The process that a demo has started with this in its command line.
@@ -65,13 +63,13 @@ fn a_demo_in_which_one_player_dies_says_which_and_fails() {
     }
 }
 
-#[test]
-fn a_demo_of_a_restart_that_is_interrupted_says_so_and_leaves_nothing() {
-    let mut demo =
-        Process::spawn(restart(&["--engine", "tc", "--viewers", "1", "--seconds", "600"])).unwrap();
+/// Interrupts a demo once it says `sign`, and looks for what is left of it.
+#[track_caller]
+fn interrupted(arguments: &[&str], sign: &str) {
+    let mut demo = Process::spawn(demo(arguments)).unwrap();
     let mut output = BufReader::new(demo.child().stdout.take().unwrap());
     let mut text = String::new();
-    while !text.contains("nobody runs for") {
+    while !text.contains(sign) {
         assert!(output.read_line(&mut text).unwrap() > 0, "it ended too early: {text}");
     }
     demo.signal(Signal::INT).unwrap();
@@ -86,9 +84,33 @@ fn a_demo_of_a_restart_that_is_interrupted_says_so_and_leaves_nothing() {
 }
 
 #[test]
-fn what_a_demo_of_a_restart_does_not_heed_is_refused() {
-    for other in [&["--streams", "3"][..], &["--load", "3"], &["--quick"], &["--keep"], &["--out", "x.svg"]] {
-        let output = restart(other).output().unwrap();
-        assert_eq!(output.status.code(), Some(2), "{other:?}: {output:?}");
+fn a_demo_of_a_restart_that_is_interrupted_says_so_and_leaves_nothing() {
+    interrupted(&["--restart", "--engine", "tc", "--viewers", "1", "--seconds", "600"], "nobody runs for");
+}
+
+#[test]
+fn a_demo_of_a_fleet_that_is_interrupted_says_so_and_leaves_nothing() {
+    interrupted(&["--fleet", "--engine", "tc", "--seconds", "600"], "which is away for");
+}
+
+#[test]
+#[ignore = "long: a minute"]
+fn a_demo_of_a_fleet_keeps_its_promises() {
+    let output = demo(&["--fleet", "--engine", "tc"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    println!("{text}");
+    assert!(output.status.success(), "{text}");
+}
+
+#[test]
+fn what_a_demo_does_not_heed_is_refused() {
+    let others = [&["--streams", "3"][..], &["--load", "3"], &["--quick"], &["--keep"], &["--out", "x.svg"]];
+    for show in ["--restart", "--fleet"] {
+        for other in others {
+            let output = demo(&[&[show], other].concat()).output().unwrap();
+            assert_eq!(output.status.code(), Some(2), "{show} {other:?}: {output:?}");
+        }
     }
+    let output = demo(&["--fleet", "--restart"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
 }

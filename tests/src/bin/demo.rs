@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use integration_tests::demo::{self, Plan, Restart};
+use integration_tests::demo::{self, Fleet, Plan, Restart};
 use integration_tests::proxy::Engine;
 
 /// Publishes and plays real WebRTC streams through the proxy, with two origins, and says what held
@@ -20,7 +20,7 @@ struct Arguments {
     /// How many viewers of each stream decode it
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=16))]
     viewers: u16,
-    /// How long the kernel forwards while everything is counted
+    /// How long the kernel forwards while everything is counted; how long the proxy (--restart) or Redis (--fleet) is away
     #[arg(long)]
     seconds: Option<u64>,
     /// How many synthetic sessions of 1 Mbit/s come on top
@@ -35,6 +35,9 @@ struct Arguments {
     /// Kill the proxy for a while and replace it by another process, instead of measuring what forwarding costs
     #[arg(long, conflicts_with_all = ["streams", "load", "quick", "keep", "out"])]
     restart: bool,
+    /// Run three proxies, four origins and one Redis, kill one of each, and show for how long media stopped
+    #[arg(long, conflicts_with_all = ["restart", "streams", "viewers", "load", "quick", "keep", "out"])]
+    fleet: bool,
     /// Where the chart is written; target/demo/demo.svg if not given
     #[arg(long)]
     out: Option<PathBuf>,
@@ -64,6 +67,9 @@ fn main() -> ExitCode {
     if arguments.restart {
         return demo::run_restart(&restart(&arguments));
     }
+    if arguments.fleet {
+        return demo::run_fleet(&fleet(&arguments));
+    }
     demo::run(&plan(arguments))
 }
 
@@ -71,6 +77,13 @@ fn restart(arguments: &Arguments) -> Restart {
     Restart {
         engines: arguments.engine.iter().copied().map(Engine::from).collect(),
         viewers: arguments.viewers.into(),
+        outage: Duration::from_secs(arguments.seconds.unwrap_or(10)),
+    }
+}
+
+fn fleet(arguments: &Arguments) -> Fleet {
+    Fleet {
+        engines: arguments.engine.iter().copied().map(Engine::from).collect(),
         outage: Duration::from_secs(arguments.seconds.unwrap_or(10)),
     }
 }

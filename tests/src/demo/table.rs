@@ -133,7 +133,7 @@ fn in_short(report: &Report) -> String {
 }
 
 /// Columns as wide as their widest cell: those in `left` to the left, the others to the right.
-fn layout<R: AsRef<[String]>>(rows: &[R], left: &[usize]) -> String {
+pub(super) fn layout<R: AsRef<[String]>>(rows: &[R], left: &[usize]) -> String {
     let columns = rows.iter().map(|row| row.as_ref().len()).max().unwrap_or(0);
     let width = |column| {
         let cells = rows.iter().filter_map(|row| row.as_ref().get(column));

@@ -147,6 +147,10 @@ impl TcpPlayer {
         *self.timeline.lock()
     }
 
+    pub(super) fn runs(&mut self) -> bool {
+        self.client.runs()
+    }
+
     pub(super) fn into_client(self) -> TcpClient {
         self.client
     }

@@ -194,7 +194,10 @@ impl Peer {
     }
 
     fn count(&mut self, datagram: &[u8], now: Instant) {
-        let Some((payload_type, sequence, ssrc)) = rtp_header(datagram) else { return };
+        let Some((payload_type, sequence, ssrc)) = rtp_header(datagram) else {
+            self.stats.feedback += u64::from(is_rtcp(datagram));
+            return;
+        };
         if self.retransmission_types.contains(&payload_type) {
             self.stats.retransmitted += 1;
             return;
@@ -292,6 +295,11 @@ pub(super) fn bind(ip: IpAddr) -> Result<UdpSocket> {
     // Beyond the system's limit only with privilege; a smaller buffer still works.
     let _ = rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, 1 << 20);
     Ok(socket)
+}
+
+/// RFC 7983 and RFC 5761 section 4.
+fn is_rtcp(datagram: &[u8]) -> bool {
+    matches!(datagram, [128..192, 192..=223, ..])
 }
 
 /// Payload type, sequence number and SSRC, if the datagram is RTP (RFC 7983 and RFC 5761 section 4).

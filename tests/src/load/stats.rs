@@ -66,6 +66,8 @@ pub struct ClientStats {
     pub decrypted: u64,
     /// Media packets sent.
     pub sent: u64,
+    /// RTCP packets received: they tell a publisher that somebody takes its media.
+    pub feedback: u64,
     /// Retransmissions received, which are in no track.
     pub retransmitted: u64,
     /// Errors of the socket, such as a refused port.
@@ -92,6 +94,7 @@ impl ClientStats {
             first_media_after: None,
             decrypted: 0,
             sent: 0,
+            feedback: 0,
             retransmitted: 0,
             socket_errors: 0,
             disconnected: false,

@@ -32,7 +32,9 @@ struct Statistics {
     lost_by_sender: c_int,
     lost_by_receiver: c_int,
     sent_again: c_int,
-    acknowledgements: [c_int; 4],
+    acknowledgements_sent: c_int,
+    acknowledgements: c_int,
+    complaints: [c_int; 2],
     sending: i64,
     dropped_by_sender: c_int,
     dropped_by_receiver: c_int,
@@ -52,6 +54,8 @@ pub struct Counts {
     pub sent_again: i32,
     /// Packets that came too late to be played, or not at all.
     pub dropped: i32,
+    /// Acknowledgements received: they tell who sends that somebody receives.
+    pub acknowledgements: i32,
 }
 
 type ListenHook = extern "C" fn(*mut c_void, c_int, c_int, *const libc::sockaddr, *const c_char) -> c_int;
@@ -210,8 +214,16 @@ impl Socket {
         // SAFETY: there is more room than the library's type has in any version.
         let told = unsafe { srt_bstats(self.0, &raw mut statistics, 0) };
         ensure!(told == 0, "{}", last_error());
-        let Statistics { sent, received, lost_by_receiver, sent_again, dropped_by_receiver, .. } = statistics;
-        Ok(Counts { sent, received, lost: lost_by_receiver, sent_again, dropped: dropped_by_receiver })
+        let Statistics {
+            sent,
+            received,
+            lost_by_receiver: lost,
+            sent_again,
+            dropped_by_receiver: dropped,
+            acknowledgements,
+            ..
+        } = statistics;
+        Ok(Counts { sent, received, lost, sent_again, dropped, acknowledgements })
     }
 }
 
