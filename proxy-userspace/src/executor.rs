@@ -165,6 +165,7 @@ impl Executor {
             }
             Action::RefuseConnection { connection, reason } => self.carriages.refuse(connection, reason),
             Action::Disconnect { connection } => self.carriages.end(connection),
+            Action::HangUp { tuple, caller } => self.relay.hang_up(tuple, caller),
             Action::Release { source, origin } => {
                 if let Some(kernel) = &mut self.kernel {
                     kernel.release(source, origin);

@@ -469,6 +469,9 @@ impl Proxy {
         if session.is_awaited() {
             self.client_heard(session.offer.client_ip, out);
         }
+        if let Some(srt) = session.offer.srt().filter(|srt| srt.answer.is_some() && reason.is_ours()) {
+            out.push(Action::HangUp { tuple: srt.tuple, caller: srt.caller });
+        }
         let ufrags = session.offer.ufrags().cloned();
         if let Some(ufrags) = &ufrags {
             self.by_ufrags.remove(ufrags);

@@ -100,6 +100,11 @@ pub enum EndReason {
 }
 
 impl EndReason {
+    /// Whether neither end of the session knows of its end.
+    pub fn is_ours(self) -> bool {
+        matches!(self, Self::OriginDown | Self::StreamMoved | Self::Shutdown)
+    }
+
     /// Whether the session may be made again for a client that is heard: its packets may have gone to another proxy, or there
     /// was no place for it.
     pub fn may_return(self) -> bool {

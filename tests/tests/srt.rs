@@ -23,6 +23,7 @@ use integration_tests::{
     srt::{BareCaller, Caller, CallerOptions, FORBIDDEN, Player, Publisher, Refused, SRT_PORT, SrtSession},
 };
 use proxy_protocol::srt::{HSV5, Kind, Rejection};
+use rustix::process::Signal;
 
 /// Long enough for a busy machine, short enough to fail before the suite's patience ends.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -266,7 +267,7 @@ fn a_caller_that_is_killed_is_forgotten_when_it_was_silent_for_long_enough() {
     command.arg("-a:no").arg(transmit_url(&site, "#!::r=live/show,m=request")).arg("file://con");
     let program = start_program(&network.client, command).unwrap();
     site.settled(Engine::Tc, 2);
-    program.signal(rustix::process::Signal::KILL).unwrap();
+    program.signal(Signal::KILL).unwrap();
     let status = site.ended("idle", 1);
     assert_eq!(status.totals.offloaded, 1, "{status:#?}");
 }
@@ -433,6 +434,31 @@ fn a_dead_origin_is_called_no_more_and_the_other_one_takes_its_streams() {
     let before = kept.received().packets;
     kept.wait_for(50, before, PATIENCE).unwrap();
     lost_nothing([&kept]);
+}
+
+#[test]
+fn callers_are_told_at_once_when_their_origin_or_the_proxy_is_gone() {
+    /// libsrt by itself takes five seconds of silence for the end.
+    const TOLD: Duration = Duration::from_secs(2);
+    let network = Routed::new().unwrap();
+    let quick = [("PROXY_ORIGIN_PROBE_INTERVAL", "300ms"), ("PROXY_ORIGIN_PROBE_TIMEOUT", "300ms")];
+    let site = Site::start(&network, tc(), &quick);
+    let [(on_a, publisher), (_, kept)] = site.stream_on_each();
+    let player = site.play(&on_a);
+    player.wait_for(20, 0, PATIENCE).unwrap();
+    site.settled(Engine::Tc, 3);
+    network.origin_a.ip(&["link", "set", "eth0", "down"]).unwrap();
+    let vanished = Instant::now();
+    site.ended("origin_down", 2);
+    let noticed = vanished.elapsed();
+    until("its callers are told", TOLD, || Ok(publisher.is_over() && player.is_over())).unwrap();
+    println!(
+        "an origin vanished: noticed after {noticed:.1?}, its callers told after {:.1?}",
+        vanished.elapsed()
+    );
+    assert!(!kept.is_over());
+    site.proxy.signal(Signal::INT).unwrap();
+    until("all others are told", TOLD, || Ok(kept.is_over())).unwrap();
 }
 
 #[test]

@@ -9,12 +9,14 @@ mod extension;
 mod handshake;
 mod peer_ip;
 mod rejection;
+mod shutdown;
 
 pub use self::{
     cookie::{CookieKey, SLICE_SECONDS},
     extension::{Extension, Extensions},
     handshake::{HANDSHAKE_LEN, Handshake, HandshakeError, Kind, SocketId, readdress},
     rejection::Rejection,
+    shutdown::shutdown,
 };
 
 /// The version of handshakes with extensions; callers say 4 until they know better.

@@ -18,7 +18,7 @@ use std::{
 use parking_lot::Mutex;
 use proxy_protocol::{
     ice::{IcePwd, UfragPair},
-    srt::CookieKey,
+    srt::{CookieKey, SocketId},
 };
 use tokio::sync::mpsc;
 
@@ -185,6 +185,11 @@ impl Relay {
         if let Some(peer) = self.shared.table.by_session(check.session) {
             peer.forward_check(check.tuple, &check.datagram, check.traffic_class, &self.shared);
         }
+    }
+
+    /// Tells a caller of SRT that its connection is over.
+    pub fn hang_up(&self, tuple: Tuple, caller: SocketId) {
+        self.shared.calls.hang_up(tuple, caller);
     }
 
     /// Forgets a session.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use proxy_protocol::ice::UfragPair;
+use proxy_protocol::{ice::UfragPair, srt::SocketId};
 
 use crate::{
     datapath::{Escalation, FlowId, Protocol},
@@ -117,6 +117,13 @@ pub enum Action {
     Disconnect {
         /// The connection.
         connection: ConnectionId,
+    },
+    /// Tell a caller of SRT that its connection is over, so that it calls again.
+    HangUp {
+        /// Where it is.
+        tuple: Tuple,
+        /// Its socket.
+        caller: SocketId,
     },
     /// A source port has rested towards an origin: forget it.
     Release {

@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use proxy_protocol::srt::{CookieKey, Handshake, Rejection, SLICE_SECONDS};
+use proxy_protocol::srt::{CookieKey, Handshake, Rejection, SLICE_SECONDS, SocketId, shutdown};
 use tokio::sync::mpsc;
 
 use super::Shared;
@@ -158,6 +158,11 @@ impl Calls {
     /// How the call of a tuple hears of its origin, if there is one.
     pub(super) fn voice(&self, tuple: &Tuple) -> Option<Voice> {
         self.open.lock().get(tuple).cloned()
+    }
+
+    /// Tells a caller that its connection is over.
+    pub(super) fn hang_up(&self, tuple: Tuple, caller: SocketId) {
+        self.tell(tuple, &shutdown(caller, self.timestamp()));
     }
 
     fn tell(&self, tuple: Tuple, datagram: &[u8]) {
