@@ -150,6 +150,10 @@ impl Show<'_, '_> {
             }
             self.wait_for(&self.players)?;
         }
+        let placed = Kind::PUBLISHED.len();
+        self.until("every proxy knows that the victim has its streams", |stage| {
+            stage.have_streams(VICTIM, placed)
+        })?;
         self.stage.place(|_| true)?;
         self.calm()
     }

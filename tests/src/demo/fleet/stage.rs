@@ -1,6 +1,7 @@
 //! What runs: Redis, proxies behind addresses of their own, and origins, each in its pod.
 
 use std::{
+    net::IpAddr,
     os::unix::process::CommandExt as _,
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -120,22 +121,42 @@ impl<'a> Stage<'a> {
         self.proxies.iter().flatten()
     }
 
+    /// Whether every proxy knows of so many streams of an origin.
+    pub(super) fn have_streams(&self, origin: usize, streams: usize) -> Result<bool> {
+        let pod = self.grounds.origins.get(origin).context("there is no such origin")?;
+        let of_origin = |listed: &Listed| {
+            listed
+                .origins
+                .iter()
+                .filter(|origin| origin.ip == pod.address)
+                .map(|origin| origin.streams)
+                .sum::<usize>()
+        };
+        Ok(self.lists()?.iter().all(|listed| of_origin(listed) == streams))
+    }
+
     /// How many origins each proxy has in a state.
     fn count(&self, wanted: &str) -> Result<Vec<usize>> {
-        #[derive(Deserialize)]
-        struct Listed {
-            origins: Vec<Listing>,
-        }
-        #[derive(Deserialize)]
-        struct Listing {
-            state: String,
-        }
-        let count = |proxy: &Proxy<'_>| {
-            let listed: Listed = serde_json::from_str(&proxy.get("/api/v1/origins")?)?;
-            Ok(listed.origins.iter().filter(|origin| origin.state == wanted).count())
-        };
-        self.proxies().map(count).collect()
+        let count = |listed: &Listed| listed.origins.iter().filter(|origin| origin.state == wanted).count();
+        Ok(self.lists()?.iter().map(count).collect())
     }
+
+    /// The origins as each proxy lists them.
+    fn lists(&self) -> Result<Vec<Listed>> {
+        self.proxies().map(|proxy| Ok(serde_json::from_str(&proxy.get("/api/v1/origins")?)?)).collect()
+    }
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    origins: Vec<Listing>,
+}
+
+#[derive(Deserialize)]
+struct Listing {
+    ip: IpAddr,
+    state: String,
+    streams: usize,
 }
 
 /// Starts an origin that registers at an address of the fleet.
