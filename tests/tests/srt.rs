@@ -1,6 +1,7 @@
 //! SRT end to end under every engine: libsrt at both ends, the real proxy in between.
 
 #![expect(clippy::unwrap_used, reason = "a test ends at its first failure")]
+#![expect(clippy::print_stdout, reason = "what a test measures is shown when it passes")]
 
 use std::{
     collections::HashSet,
@@ -175,6 +176,12 @@ fn watch(site: &Site<'_>, case: Case, time: Duration) {
             player.wait_for(packets, before, PATIENCE + time).unwrap();
         }
     });
+    if is_long {
+        let [share, idle] = [share, idle].map(|share| share * 100.0);
+        println!(
+            "{packets} packets to each of two players: {share:.2} % of a processor, {idle:.2} % without anybody"
+        );
+    }
     let after = site.proxy.status().unwrap();
     let moved = |datapath| after.packets(datapath) - before.packets(datapath);
     if case.expects_kernel() {
