@@ -87,6 +87,19 @@ fn judge(show: impl FnOnce(&Interrupt) -> Result<Vec<String>>) -> ExitCode {
     }
 }
 
+/// Judges a show of each engine; one that cannot go on keeps none from the next.
+fn judge_each(engines: &[Engine], take: impl Fn(Engine, &Interrupt) -> Result<Vec<String>>) -> ExitCode {
+    judge(|interrupt| {
+        let broken = engines.iter().map(|engine| match take(*engine, interrupt) {
+            Err(error) if !error.is::<Interrupted>() => {
+                Ok(vec![format!("engine {}: {error:#}", engine.as_str())])
+            }
+            outcome => outcome,
+        });
+        Ok(broken.collect::<Result<Vec<_>>>()?.concat())
+    })
+}
+
 fn perform(plan: &Plan, interrupt: &Interrupt) -> Result<Vec<String>> {
     let mut reports = Vec::new();
     for (at, engine) in plan.engines.iter().enumerate() {

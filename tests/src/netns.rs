@@ -113,9 +113,21 @@ impl Namespace {
     /// # Errors
     /// When `ip` fails.
     pub fn route(&self, destination: &str, via: Ipv4Addr) -> Result<()> {
+        self.lead("add", destination, via)
+    }
+
+    /// The same where there may be a route already, which gives way.
+    ///
+    /// # Errors
+    /// When `ip` fails.
+    pub fn reroute(&self, destination: &str, via: Ipv4Addr) -> Result<()> {
+        self.lead("replace", destination, via)
+    }
+
+    fn lead(&self, verb: &str, destination: &str, via: Ipv4Addr) -> Result<()> {
         for family in Family::ALL {
             let (destination, via) = (family.destination(destination)?, family.of(via).to_string());
-            self.ip(&[family.flag(), "route", "add", &destination, "via", &via])?;
+            self.ip(&[family.flag(), "route", verb, &destination, "via", &via])?;
         }
         Ok(())
     }
@@ -130,6 +142,17 @@ impl Namespace {
             // Nobody else has it, and an address under examination cannot be bound.
             let unexamined: &[&str] = if family == Family::V6 { &["nodad"] } else { &[] };
             self.ip(&[&["address", "add", &address, "dev", interface], unexamined].concat())?;
+        }
+        Ok(())
+    }
+
+    /// Takes an address from an interface, in either family.
+    ///
+    /// # Errors
+    /// When it does not have it.
+    pub fn take_address(&self, interface: &str, address: Ipv4Addr, length: u8) -> Result<()> {
+        for family in Family::ALL {
+            self.ip(&["address", "delete", &family.network(address, length), "dev", interface])?;
         }
         Ok(())
     }

@@ -192,6 +192,17 @@ pub struct Interface {
     pub note: Option<String>,
 }
 
+/// An origin as `/api/v1/origins` lists it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ListedOrigin {
+    /// Its address.
+    pub ip: IpAddr,
+    /// `probing`, `up`, `draining` or `down`.
+    pub state: String,
+    /// Streams picked to it.
+    pub streams: usize,
+}
+
 /// A session.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Session {
@@ -480,25 +491,29 @@ impl<'a> Proxy<'a> {
     /// # Errors
     /// When they are not within ten seconds.
     pub fn wait_for_origins(&self, count: usize) -> Result<()> {
-        #[derive(Deserialize)]
-        struct Listed {
-            origins: Vec<State>,
-        }
-        #[derive(Deserialize)]
-        struct State {
-            state: String,
-        }
         let end = Instant::now() + Duration::from_secs(10);
         loop {
-            let body = self.get("/api/v1/origins")?;
-            let listed: Listed = serde_json::from_str(&body)?;
-            let up = listed.origins.iter().filter(|origin| origin.state == "up").count();
+            let origins = self.origins()?;
+            let up = origins.iter().filter(|origin| origin.state == "up").count();
             if up == count {
                 return Ok(());
             }
-            ensure!(Instant::now() < end, "{up} of {count} origins are up: {body}");
+            ensure!(Instant::now() < end, "{up} of {count} origins are up: {origins:#?}");
             std::thread::sleep(STEP);
         }
+    }
+
+    /// The origins that it knows.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn origins(&self) -> Result<Vec<ListedOrigin>> {
+        #[derive(Deserialize)]
+        struct Listed {
+            origins: Vec<ListedOrigin>,
+        }
+        let listed: Listed = serde_json::from_str(&self.get("/api/v1/origins")?)?;
+        Ok(listed.origins)
     }
 
     /// The value of a metric, with its labels as they stand in `/metrics`.

@@ -107,10 +107,11 @@ impl<'a> Redis<'a> {
     ) -> Result<Self> {
         let directory = Scratch::new("sentinel")?;
         let file = directory.path().join("sentinel.conf");
+        let name = Sentinels::NAME;
         // A Sentinel writes into its configuration.
         let text = format!(
-            "port {port}\nbind 0.0.0.0\nprotected-mode no\ndir {}\nsentinel monitor mymaster {} {} {quorum}\n\
-             sentinel down-after-milliseconds mymaster 500\nsentinel failover-timeout mymaster 3000\n",
+            "port {port}\nbind 0.0.0.0\nprotected-mode no\ndir {}\nsentinel monitor {name} {} {} {quorum}\n\
+             sentinel down-after-milliseconds {name} 500\nsentinel failover-timeout {name} 3000\n",
             directory.path().display(),
             master.0,
             master.1

@@ -27,7 +27,6 @@ use proxy_userspace::{
     },
 };
 use rustix::process::Signal;
-use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Quick probes, so that an origin that vanishes is missed within a second.
@@ -267,9 +266,8 @@ fn an_origin_that_drains_at_one_proxy_gets_no_new_stream_from_any() {
     let [at] = fleet.origins_of(0, "old").unwrap()[..] else { panic!("one session") };
     fleet.proxy(0).drain("POST", at).unwrap();
     let states = |proxy: usize| {
-        let list: Value = serde_json::from_str(&fleet.proxy(proxy).get("/api/v1/origins").unwrap()).unwrap();
-        let states = list["origins"].as_array().unwrap().iter();
-        states.filter(|origin| origin["state"] == "draining").count()
+        let origins = fleet.proxy(proxy).origins().unwrap();
+        origins.iter().filter(|origin| origin.state == "draining").count()
     };
     until("the other proxy knows", PATIENCE, || Ok(states(1) == 1)).unwrap();
     let new: Vec<_> = (0..6).map(|n| fleet.publish(n % 2, &format!("new{n}")).unwrap()).collect();

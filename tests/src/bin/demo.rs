@@ -43,6 +43,12 @@ struct Arguments {
     out: Option<PathBuf>,
 }
 
+impl Arguments {
+    fn engines(&self) -> Vec<Engine> {
+        self.engine.iter().copied().map(Engine::from).collect()
+    }
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Choice {
     Auto,
@@ -75,23 +81,20 @@ fn main() -> ExitCode {
 
 fn restart(arguments: &Arguments) -> Restart {
     Restart {
-        engines: arguments.engine.iter().copied().map(Engine::from).collect(),
+        engines: arguments.engines(),
         viewers: arguments.viewers.into(),
         outage: Duration::from_secs(arguments.seconds.unwrap_or(10)),
     }
 }
 
 fn fleet(arguments: &Arguments) -> Fleet {
-    Fleet {
-        engines: arguments.engine.iter().copied().map(Engine::from).collect(),
-        outage: Duration::from_secs(arguments.seconds.unwrap_or(10)),
-    }
+    Fleet { engines: arguments.engines(), outage: Duration::from_secs(arguments.seconds.unwrap_or(10)) }
 }
 
 fn plan(arguments: Arguments) -> Plan {
     let (before, after) = if arguments.quick { (5, 10) } else { (10, 20) };
     Plan {
-        engines: arguments.engine.into_iter().map(Engine::from).collect(),
+        engines: arguments.engines(),
         streams: arguments.streams.into(),
         viewers: arguments.viewers.into(),
         before: Duration::from_secs(before),

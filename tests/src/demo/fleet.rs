@@ -21,15 +21,8 @@ use self::{
     rows::{Row, table},
     stage::Stage,
 };
-use super::{judge, say};
-use crate::{
-    fleet::Grounds,
-    interrupt::{Interrupt, Interrupted},
-    netns::Cluster,
-    pins::Pins,
-    proxy::Engine,
-    residue,
-};
+use super::{judge_each, say};
+use crate::{fleet::Grounds, interrupt::Interrupt, netns::Cluster, pins::Pins, proxy::Engine, residue};
 
 const PROXIES: usize = 3;
 const ORIGINS: usize = 4;
@@ -69,15 +62,7 @@ pub struct Fleet {
 /// Shows everything and judges it: success means that media stopped for no longer than promised.
 #[must_use]
 pub fn run(plan: &Fleet) -> ExitCode {
-    judge(|interrupt| {
-        let broken = plan.engines.iter().map(|engine| match take(plan, *engine, interrupt) {
-            Err(error) if !error.is::<Interrupted>() => {
-                Ok(vec![format!("engine {}: {error:#}", engine.as_str())])
-            }
-            outcome => outcome,
-        });
-        Ok(broken.collect::<Result<Vec<_>>>()?.concat())
-    })
+    judge_each(&plan.engines, |engine, interrupt| take(plan, engine, interrupt))
 }
 
 fn take(plan: &Fleet, engine: Engine, interrupt: &Interrupt) -> Result<Vec<String>> {

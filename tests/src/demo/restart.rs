@@ -10,9 +10,9 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{directory, files, judge, say};
+use super::{directory, files, judge_each, say};
 use crate::{
-    interrupt::{Interrupt, Interrupted},
+    interrupt::Interrupt,
     load::Client,
     netns::Routed,
     pins::Pins,
@@ -50,15 +50,7 @@ struct Act {
 /// Shows everything and judges it: success means that nothing was lost.
 #[must_use]
 pub fn run(plan: &Restart) -> ExitCode {
-    judge(|interrupt| {
-        let broken = plan.engines.iter().map(|engine| match take(plan, *engine, interrupt) {
-            Err(error) if !error.is::<Interrupted>() => {
-                Ok(vec![format!("engine {}: {error:#}", engine.as_str())])
-            }
-            outcome => outcome,
-        });
-        Ok(broken.collect::<Result<Vec<_>>>()?.concat())
-    })
+    judge_each(&plan.engines, |engine, interrupt| take(plan, engine, interrupt))
 }
 
 fn take(plan: &Restart, engine: Engine, interrupt: &Interrupt) -> Result<Vec<String>> {

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, Result};
 
-use crate::netns::{Cluster, Family, Pod};
+use crate::netns::{Cluster, Pod};
 
 /// An address for each proxy, which may move to another one. It is on `lo` of a pod, and the node has a route to it, as
 /// anycast and BGP make it.
@@ -28,7 +28,7 @@ impl<'a> Gates<'a> {
         cluster.node.sysctl("net.ipv4.conf.cni0.send_redirects", "0")?;
         cluster.client.route("10.74.99.0/24", Cluster::NODE)?;
         for gate in 0..proxies.len() {
-            gates.lead("add", gate)?;
+            gates.give(gate)?;
         }
         Ok(gates)
     }
@@ -46,21 +46,14 @@ impl<'a> Gates<'a> {
     pub fn lead_to(&mut self, gate: usize, proxy: usize) -> Result<()> {
         let at = self.at.get_mut(gate).context("there is no such address")?;
         let before = std::mem::replace(at, proxy);
-        for family in Family::ALL {
-            let address = family.network(Self::address(gate), 32);
-            self.pod(before)?.namespace.ip(&["address", "delete", &address, "dev", "lo"])?;
-        }
-        self.lead("replace", gate)
+        self.pod(before)?.namespace.take_address("lo", Self::address(gate), 32)?;
+        self.give(gate)
     }
 
-    fn lead(&self, verb: &str, gate: usize) -> Result<()> {
+    fn give(&self, gate: usize) -> Result<()> {
         let pod = self.pod(*self.at.get(gate).context("there is no such address")?)?;
         pod.namespace.address("lo", Self::address(gate), 32)?;
-        for family in Family::ALL {
-            let (to, via) = (family.of(Self::address(gate)).to_string(), family.of(pod.address).to_string());
-            self.cluster.node.ip(&[family.flag(), "route", verb, &to, "via", &via])?;
-        }
-        Ok(())
+        self.cluster.node.reroute(&Self::address(gate).to_string(), pod.address)
     }
 
     fn pod(&self, proxy: usize) -> Result<&'a Pod<'a>> {

@@ -69,7 +69,7 @@ impl Family {
     }
 
     /// What `ip` calls it.
-    pub(crate) fn flag(self) -> &'static str {
+    pub(super) fn flag(self) -> &'static str {
         match self {
             Self::V4 => "-4",
             Self::V6 => "-6",

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use anyhow::Result;
 
-use super::{End, Family, MTU, Namespace, join};
+use super::{End, MTU, Namespace, join};
 
 /// `client - router1 - two proxies - router2 - two origins`. The virtual address is on `lo` of one proxy, and `router1` has a
 /// route to it, as anycast and BGP make it.
@@ -58,8 +58,7 @@ impl Fleet {
         network.join()?;
         network.router1.forwards()?;
         network.router2.forwards()?;
-        network.proxies[0].address("lo", Self::VIRTUAL, 32)?;
-        network.route_virtual("add", 0)?;
+        network.give_virtual_address(0)?;
         Ok(network)
     }
 
@@ -68,21 +67,13 @@ impl Fleet {
     /// # Errors
     /// When `ip` fails.
     pub fn move_virtual_address(&self) -> Result<()> {
-        for family in Family::ALL {
-            let address = family.network(Self::VIRTUAL, 32);
-            self.proxies[0].ip(&["address", "delete", &address, "dev", "lo"])?;
-        }
-        self.proxies[1].address("lo", Self::VIRTUAL, 32)?;
-        self.route_virtual("replace", 1)
+        self.proxies[0].take_address("lo", Self::VIRTUAL, 32)?;
+        self.give_virtual_address(1)
     }
 
-    fn route_virtual(&self, verb: &str, proxy: usize) -> Result<()> {
-        for family in Family::ALL {
-            let (destination, via) =
-                (family.of(Self::VIRTUAL).to_string(), family.of(Self::PROXIES[proxy]).to_string());
-            self.router1.ip(&[family.flag(), "route", verb, &destination, "via", &via])?;
-        }
-        Ok(())
+    fn give_virtual_address(&self, proxy: usize) -> Result<()> {
+        self.proxies[proxy].address("lo", Self::VIRTUAL, 32)?;
+        self.router1.reroute(&Self::VIRTUAL.to_string(), Self::PROXIES[proxy])
     }
 
     fn join(&self) -> Result<()> {

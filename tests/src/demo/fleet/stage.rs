@@ -1,7 +1,6 @@
 //! What runs: Redis, proxies behind addresses of their own, and origins, each in its pod.
 
 use std::{
-    net::IpAddr,
     os::unix::process::CommandExt as _,
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -9,13 +8,12 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
-use serde::Deserialize;
 
 use super::super::{directory, files};
 use crate::{
     fleet::{Gates, Grounds},
     netns::{Cluster, Pod, Process},
-    proxy::{Engine, Proxy},
+    proxy::{Engine, ListedOrigin, Proxy},
     redis::Redis,
 };
 
@@ -66,7 +64,7 @@ impl<'a> Stage<'a> {
             teller.drain(method, pod.address)?;
         }
         let end = Instant::now() + PATIENCE;
-        while !self.count("draining")?.iter().all(|count| *count == drained) {
+        while !self.are_in_state("draining", drained)? {
             ensure!(Instant::now() < end, "not every proxy knows which origins drain");
             std::thread::sleep(STEP);
         }
@@ -102,7 +100,7 @@ impl<'a> Stage<'a> {
 
     /// Whether every proxy has so many origins that are up.
     pub(super) fn are_up(&self, origins: usize) -> Result<bool> {
-        Ok(self.count("up")?.iter().all(|count| *count == origins))
+        self.are_in_state("up", origins)
     }
 
     /// Sessions that a proxy took over from another one.
@@ -124,39 +122,20 @@ impl<'a> Stage<'a> {
     /// Whether every proxy knows of so many streams of an origin.
     pub(super) fn have_streams(&self, origin: usize, streams: usize) -> Result<bool> {
         let pod = self.grounds.origins.get(origin).context("there is no such origin")?;
-        let of_origin = |listed: &Listed| {
-            listed
-                .origins
-                .iter()
-                .filter(|origin| origin.ip == pod.address)
-                .map(|origin| origin.streams)
-                .sum::<usize>()
-        };
-        Ok(self.lists()?.iter().all(|listed| of_origin(listed) == streams))
+        self.do_all_list(streams, |origins| {
+            origins.iter().filter(|origin| origin.ip == pod.address).map(|origin| origin.streams).sum()
+        })
     }
 
-    /// How many origins each proxy has in a state.
-    fn count(&self, wanted: &str) -> Result<Vec<usize>> {
-        let count = |listed: &Listed| listed.origins.iter().filter(|origin| origin.state == wanted).count();
-        Ok(self.lists()?.iter().map(count).collect())
+    /// Whether so many origins are in a state, at every proxy.
+    fn are_in_state(&self, wanted: &str, count: usize) -> Result<bool> {
+        self.do_all_list(count, |origins| origins.iter().filter(|origin| origin.state == wanted).count())
     }
 
-    /// The origins as each proxy lists them.
-    fn lists(&self) -> Result<Vec<Listed>> {
-        self.proxies().map(|proxy| Ok(serde_json::from_str(&proxy.get("/api/v1/origins")?)?)).collect()
+    fn do_all_list(&self, wanted: usize, count: impl Fn(&[ListedOrigin]) -> usize) -> Result<bool> {
+        let counts = self.proxies().map(|proxy| Ok(count(&proxy.origins()?)));
+        Ok(counts.collect::<Result<Vec<_>>>()?.iter().all(|count| *count == wanted))
     }
-}
-
-#[derive(Deserialize)]
-struct Listed {
-    origins: Vec<Listing>,
-}
-
-#[derive(Deserialize)]
-struct Listing {
-    ip: IpAddr,
-    state: String,
-    streams: usize,
 }
 
 /// Starts an origin that registers at an address of the fleet.
