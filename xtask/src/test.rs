@@ -107,13 +107,13 @@ fn lint_programs() -> Result<()> {
         "check"
     };
     let flags = ["--cfg=bpf_target_arch=\"x86_64\"", "--deny=warnings"].join("\u{1f}");
-    // Dependencies are only looked at here: optimising them would take minutes.
-    let unoptimised = "profile.dev.package.\"*\".opt-level=0";
-    let mut command = cargo([channel.as_str(), tool, "--config", unoptimised, "--bins"]);
+    let mut command = cargo([channel.as_str(), tool, "--release", "--bins"]);
+    // Where `proxy-userspace/build/objects.rs` builds the same programs: macros and build scripts are compiled once for both.
     command
         .args(["--package", "proxy-ebpf", "--package", "bench-ebpf", "--all-features"])
         .args(["--target", "bpfel-unknown-none"])
-        .env("CARGO_ENCODED_RUSTFLAGS", flags);
+        .env("CARGO_ENCODED_RUSTFLAGS", flags)
+        .env("CARGO_BUILD_BUILD_DIR", shell::root().join("target/debug/ebpf"));
     if toolchain == BpfToolchain::Nightly {
         command.arg("-Zbuild-std=core");
     }
