@@ -96,9 +96,10 @@ impl Sum for Outcome {
     }
 }
 
-/// Runs `command` to its end; one that fails without saying which test did counts as one failure.
-pub(crate) fn run(command: &mut Command) -> Result<Outcome> {
-    shell::say(format!("$ {}", shell::shown(command)));
+/// Runs `command` to its end and tells the lines that it prints; one that fails without saying which test did counts as one
+/// failure.
+pub(crate) fn run(command: &mut Command, tell: &mut dyn FnMut(&str)) -> Result<Outcome> {
+    tell(&format!("$ {}", shell::shown(command)));
     let child = command.stdout(Stdio::piped()).spawn();
     let mut child = child.with_context(|| format!("failed to start {}", shell::shown(command)))?;
     let mut outcome = Outcome::default();
@@ -110,7 +111,7 @@ pub(crate) fn run(command: &mut Command) -> Result<Outcome> {
         if is_about_failures && !line.is_empty() {
             outcome.remember(&line);
         }
-        shell::say(line);
+        tell(&line);
     }
     let status = child.wait().context("failed to wait for a test")?;
     if !status.success() && outcome.counts.failed == 0 {
@@ -164,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_program_that_dies_counts_as_a_failure() {
-        let outcome = run(&mut Command::new("false")).expect("starts");
+        let outcome = run(&mut Command::new("false"), &mut |_| {}).expect("starts");
         assert_eq!(outcome.counts, Counts::of(false));
         assert_eq!(outcome.failures, ["exit status: 1"]);
     }
@@ -173,7 +174,7 @@ mod tests {
     fn what_is_said_of_failures_is_kept() {
         let said = "successes:\n\n---- a stdout ----\nfine\n\nfailures:\n\n---- b stdout ----\npanicked at b\n\n\
                     failures:\n    b\n\ntest result: FAILED. 1 passed; 1 failed; 0 ignored\nafterwards";
-        let outcome = run(Command::new("echo").arg(said)).expect("starts");
+        let outcome = run(Command::new("echo").arg(said), &mut |_| {}).expect("starts");
         assert_eq!(outcome.counts, Counts { passed: 1, failed: 1, ..Counts::default() });
         let expected = ["failures:", "---- b stdout ----", "panicked at b", "failures:", "    b"];
         assert_eq!(outcome.failures, expected);
