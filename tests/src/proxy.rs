@@ -201,6 +201,8 @@ pub struct ListedOrigin {
     pub state: String,
     /// Streams picked to it.
     pub streams: usize,
+    /// Its sessions, of all proxies.
+    pub sessions: u64,
 }
 
 /// A session.

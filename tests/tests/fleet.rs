@@ -12,19 +12,8 @@ use integration_tests::{
     fleet::{Fleet, Grounds, media_flows},
     http::{Request, Url},
     live::until,
-    netns::{Cluster, Namespace},
+    netns::Cluster,
     proxy::{Engine, Proxy},
-    redis::{Redis, within},
-};
-use proxy_userspace::{
-    config::{self, Config},
-    origin::{
-        Origin, OriginId, Registry as _,
-        balance::Terms,
-        fleet::FleetRegistry,
-        memory::MemoryRegistry,
-        store::{Health, MemberId, Store},
-    },
 };
 use rustix::process::Signal;
 
@@ -204,59 +193,6 @@ fn a_publisher_takes_players_along_that_guessed_another_origin() {
     drop((early, publisher));
 }
 
-/// An origin of nothing but a name.
-fn named(server: &str) -> Origin {
-    Origin {
-        id: OriginId::new(server, "service", "1"),
-        server: server.into(),
-        device_id: server.into(),
-        ip: [10, 0, 0, 9].into(),
-        rtmp: None,
-        http: None,
-        api: None,
-        srt: None,
-        rtc: None,
-        rtc_tcp: None,
-    }
-}
-
-#[test]
-fn defect_11_an_origin_that_is_gone_by_the_time_of_the_answer_is_not_proposed_again() {
-    const LIFE: Duration = Duration::from_secs(2);
-    let namespace = Namespace::new("redis").unwrap();
-    let redis = Redis::start(&namespace, 6379, &[]).unwrap();
-    within(&namespace, async || {
-        let Config { redis: settings, origins, .. } =
-            Config::from_variables([("PROXY_REDIS_TIMEOUT", "10s")]).unwrap();
-        // Heartbeats alone decide, and what is known has to be asked for again soon.
-        let origins = config::Origins { probe_interval: Duration::ZERO, pick_ttl: LIFE, ..origins };
-        let (local, _events) = MemoryRegistry::new(origins, config::Balancing::default());
-        let (store, notices) = Store::open(&settings, MemberId::random());
-        let mut health = store.health();
-        let fleet = FleetRegistry::new(origins, local, store);
-        let _watch = tokio::spawn(fleet.clone().watch(notices));
-        health.wait_for(|health| *health == Health::Up).await.unwrap();
-        for server in ["one", "two"] {
-            fleet.register(named(server), Terms::default()).await.unwrap();
-        }
-        let stream = "__defaultVhost__/live/s".parse().unwrap();
-        let first = fleet.pick(&stream).await.unwrap();
-        tokio::time::sleep(LIFE / 3).await;
-        redis.signal(Signal::STOP).unwrap();
-        let asking = tokio::spawn({
-            let (fleet, stream) = (fleet.clone(), stream.clone());
-            async move { fleet.pick(&stream).await }
-        });
-        while fleet.counts().asked < 2 {
-            tokio::task::yield_now().await;
-        }
-        fleet.report_failure(&first.id).await;
-        redis.signal(Signal::CONT).unwrap();
-        let second = asking.await.unwrap().unwrap();
-        assert_ne!(second.id, first.id);
-    });
-}
-
 #[test]
 fn an_origin_that_drains_at_one_proxy_gets_no_new_stream_from_any() {
     let cluster = Cluster::new().unwrap();
@@ -280,6 +216,26 @@ fn an_origin_that_drains_at_one_proxy_gets_no_new_stream_from_any() {
     fleet.proxy(0).drain("DELETE", at).unwrap();
     until("the other proxy knows", PATIENCE, || Ok(states(1) == 0)).unwrap();
     drop((publisher, new));
+}
+
+#[test]
+fn new_streams_avoid_an_origin_that_has_many_sessions_at_another_proxy() {
+    let cluster = Cluster::new().unwrap();
+    let grounds = Grounds::new(&cluster, 2, 2).unwrap();
+    let fleet = Fleet::start(&grounds, Engine::Userspace, &[]).unwrap();
+    let publisher = fleet.publish(0, "popular").unwrap();
+    let players: Vec<_> = (0..11).map(|_| fleet.play(0, "popular").unwrap()).collect();
+    let [at, ..] = fleet.origins_of(0, "popular").unwrap()[..] else { panic!("sessions") };
+    until("the other proxy is told of them", PATIENCE, || {
+        Ok(fleet.proxy(1).origins()?.iter().any(|origin| origin.ip == at && origin.sessions == 12))
+    })
+    .unwrap();
+    // Each counts as a stream at once and as a session too when the next load is told.
+    let new: Vec<_> = (0..5).map(|n| fleet.publish(1, &format!("new{n}")).unwrap()).collect();
+    for n in 0..5 {
+        assert_ne!(fleet.origins_of(1, &format!("new{n}")).unwrap(), [at]);
+    }
+    drop((publisher, players, new));
 }
 
 #[test]

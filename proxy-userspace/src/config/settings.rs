@@ -134,7 +134,7 @@ settings! {
         LOAD_BALANCER_TYPE: Text, "PROXY_LOAD_BALANCER_TYPE", "load-balancer-type", "load_balancer_type", "memory",
             "where origins and picks are kept: `memory` (one proxy) or `redis` (a fleet)";
         ORIGIN_SERVER_TTL: Duration, "PROXY_ORIGIN_SERVER_TTL", "origin-server-ttl", "origin_server_ttl", "300s",
-            "life of a registration without a heartbeat";
+            "life of a registration without a heartbeat; in a fleet it does not pass while Redis does not answer";
         ORIGIN_PROBE_INTERVAL: Duration,
             "PROXY_ORIGIN_PROBE_INTERVAL", "origin-probe-interval", "origin_probe_interval", "2s",
             "time between active probes of an origin; `0` turns probing off";

@@ -21,12 +21,12 @@ use parking_lot::Mutex;
 use proxy_protocol::stream_url::StreamKey;
 use tracing::{debug, warn};
 
-use self::{accord::Accord, load::Loads, uses::Uses};
+use self::{accord::Accord, load::Loads, proposal::Proposal, uses::Uses};
 use super::{
     Origin, OriginId, OriginStatus, PickError, Registry, RegistryCounts, Trouble,
     balance::Terms,
     memory::{MemoryRegistry, now},
-    registry::{Lease, Origins, Refusal, Settled},
+    registry::{Lease, Refusal, Settled},
     store::{Health, Store, StoreError, StoredOrigin},
 };
 use crate::config;
@@ -34,6 +34,7 @@ use crate::config;
 mod accord;
 mod listen;
 mod load;
+mod proposal;
 pub mod sessions;
 mod tell;
 mod uses;
@@ -116,11 +117,11 @@ impl FleetRegistry {
         };
         for _ in 0..PROPOSALS {
             let proposal = match known.take() {
-                Some(origin) => Ok(origin),
-                None => self.local.decide(|origins| self.propose(origins, stream)).await,
+                Some(origin) => Ok(Proposal::of_known(origin)),
+                None => self.propose(stream).await,
             };
             let claimed = match &proposal {
-                Ok(origin) => {
+                Ok(Proposal { origin, .. }) => {
                     // One that serves again is not.
                     let stale = stale.as_ref().filter(|stale| **stale != origin.id);
                     self.store.claim(stream, &origin.id, stale, self.settings.pick_ttl).await?
@@ -131,22 +132,13 @@ impl FleetRegistry {
                 stale = Some(claimed);
                 continue;
             };
-            if proposal.is_ok_and(|proposal| proposal.id != claimed) {
+            if proposal.is_ok_and(|proposal| proposal.origin.id != claimed) {
                 // Whoever proposed that one has the stream.
                 self.local.with(|origins| origins.refresh(stream, now()));
             }
             return Ok(origin);
         }
         Err(Unplaced::Refused(Refusal::NoOrigin))
-    }
-
-    /// Where a new stream may go. Others may have placed it already without Redis, and not written that down: then where every
-    /// proxy comes to by itself.
-    fn propose(&self, origins: &mut Origins, stream: &StreamKey) -> Result<Arc<Origin>, Refusal> {
-        if self.accord.lock().is_doubtful(now()) {
-            return origins.agree(stream);
-        }
-        origins.propose(stream, &mut rand::rng())
     }
 
     async fn pick_of_fleet(&self, stream: &StreamKey) -> Result<Option<OriginId>, StoreError> {

@@ -28,12 +28,14 @@ use tracing::{info, warn};
 pub use self::picks::Settled;
 use self::{
     entry::{DownReason, Entry, State},
+    pending::Pending,
     picks::Pick,
 };
 use super::{Known, Origin, OriginEvent, OriginId, OriginStatus, balance::Terms, probe::ProbeError};
 use crate::config::{self, Balancing};
 
 mod entry;
+mod pending;
 mod picks;
 
 /// Origins kept at most: registration may be open to everybody.
@@ -48,6 +50,7 @@ pub struct Origins {
     balancing: Balancing,
     entries: BTreeMap<OriginId, Entry>,
     picks: HashMap<StreamKey, Pick>,
+    pending: Pending,
     replaced: HashMap<OriginId, Instant>,
 }
 
@@ -83,8 +86,8 @@ pub enum Refusal {
 impl Origins {
     /// Knows no origin.
     pub fn new(settings: config::Origins, balancing: Balancing) -> Self {
-        let (entries, picks, replaced) = Default::default();
-        Self { settings, balancing, entries, picks, replaced }
+        let (entries, picks, pending, replaced) = Default::default();
+        Self { settings, balancing, entries, picks, pending, replaced }
     }
 
     /// Records that `origin` told it is there.
@@ -195,6 +198,13 @@ impl Origins {
         }
     }
 
+    /// Holds nobody's silence against them: heartbeats that come to other proxies cannot be told of. Probes decide meanwhile.
+    pub fn excuse_silence(&mut self, now: Instant) {
+        let settings = self.settings;
+        let not_yet_silent = self.entries.values_mut().filter(|entry| !entry.is_silent(&settings, now));
+        not_yet_silent.for_each(|entry| entry.silent_from = now);
+    }
+
     /// Records that a connection to `id` failed: new streams avoid it until it answers a probe.
     pub fn report_failure(&mut self, id: &OriginId, now: Instant) {
         let Some(entry) = self.entries.get_mut(id) else { return };
@@ -241,7 +251,7 @@ impl Origins {
         let settings = self.settings;
         let silent = self.entries.values_mut().filter(|entry| entry.is_silent(&settings, now));
         let events = silent.filter_map(|e| e.enter(State::Down(DownReason::Silent(settings.ttl)))).collect();
-        self.forget(|entry| entry.lease == Lease::Heartbeat && now >= entry.heartbeat + 2 * settings.ttl);
+        self.forget(|entry| entry.has_been_silent(2 * settings.ttl, now));
         self.replaced.retain(|_, until| now < *until);
         self.expire_picks(now);
         events

@@ -16,7 +16,7 @@ use super::{FleetRegistry, load};
 use crate::origin::{
     OriginId,
     memory::now,
-    store::{Notice, StoreError},
+    store::{Health, Notice, StoreError},
 };
 
 /// How often loads are told.
@@ -37,6 +37,9 @@ impl FleetRegistry {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         for tick in 1_u32.. {
             ticks.tick().await;
+            if *self.store.health().borrow() != Health::Up {
+                self.local.with(|origins| origins.excuse_silence(now()));
+            }
             let told = async {
                 self.tell_load().await?;
                 if tick.is_multiple_of(LEARN) {

@@ -24,6 +24,8 @@ pub(super) struct Entry {
     pub(super) lease: Lease,
     pub(super) state: State,
     pub(super) heartbeat: Instant,
+    /// Its silence counts from here on: since the last heartbeat, or since others of the fleet could tell of one.
+    pub(super) silent_from: Instant,
     pub(super) next_probe: Instant,
     pub(super) failures: u32,
     pub(super) streams: usize,
@@ -57,6 +59,7 @@ impl Entry {
             lease,
             state: State::Probing,
             heartbeat: now,
+            silent_from: now,
             next_probe: now,
             failures: 0,
             streams: 0,
@@ -66,14 +69,15 @@ impl Entry {
         }
     }
 
-    pub(super) fn candidate(&self) -> Candidate<'_> {
-        let load = self.sessions.saturating_add(self.streams as u64);
+    /// As one that has so many streams soon.
+    pub(super) fn candidate(&self, pending: usize) -> Candidate<'_> {
+        let load = self.sessions.saturating_add((self.streams + pending) as u64);
         Candidate { origin: &self.origin, terms: self.terms, load }
     }
 
     /// A heartbeat alone proves life only where nobody probes.
     pub(super) fn renew(&mut self, settings: &config::Origins, now: Instant) -> Option<OriginEvent> {
-        self.heartbeat = now;
+        (self.heartbeat, self.silent_from) = (now, now);
         if settings.probe_interval.is_zero() {
             return self.enter(State::Up);
         }
@@ -111,7 +115,11 @@ impl Entry {
     }
 
     pub(super) fn is_silent(&self, settings: &config::Origins, now: Instant) -> bool {
-        self.lease == Lease::Heartbeat && now >= self.heartbeat + settings.ttl
+        self.has_been_silent(settings.ttl, now)
+    }
+
+    pub(super) fn has_been_silent(&self, duration: Duration, now: Instant) -> bool {
+        self.lease == Lease::Heartbeat && now >= self.silent_from + duration
     }
 
     // The message and the field `device` are what scripts written for the Go proxy wait for.

@@ -81,11 +81,14 @@ impl Origins {
         }
     }
 
-    /// The origin that the policy chooses for a new stream.
+    /// The origin that the policy chooses for a new stream, or the one that is proposed for it at the moment.
     ///
     /// # Errors
     /// When none takes streams, or it cannot be told yet.
     pub fn propose(&self, stream: &StreamKey, random: &mut impl Rng) -> Result<Arc<Origin>, Refusal> {
+        if let Some(candidate) = self.pending.origin_of(stream).and_then(|id| self.taker(id)) {
+            return Ok(Arc::clone(candidate.origin));
+        }
         let takers: Vec<_> = self.takers().collect();
         let free: Vec<_> = takers.iter().copied().filter(|candidate| candidate.has_room()).collect();
         match self.balancing.policy.choose(&free, stream, random) {
@@ -93,6 +96,17 @@ impl Origins {
             None if takers.is_empty() => Err(self.why_none()),
             None => Err(Refusal::NoRoom),
         }
+    }
+
+    /// Records that the fleet is asked whether `stream` may go to the origin `id`; whoever asks ends it by
+    /// [`Self::end_proposal`].
+    pub fn begin_proposal(&mut self, stream: &StreamKey, id: &OriginId) {
+        self.pending.begin(stream, id);
+    }
+
+    /// Records that it was answered, or given up.
+    pub fn end_proposal(&mut self, stream: &StreamKey) {
+        self.pending.end(stream);
     }
 
     /// The origin that every proxy chooses for a new stream without asking the others. Loads are not known alike
@@ -212,8 +226,12 @@ impl Origins {
     }
 
     fn takers(&self) -> impl Iterator<Item = Candidate<'_>> {
-        let takes = |entry: &&Entry| entry.state == State::Up && !entry.is_draining;
-        self.entries.values().filter(takes).map(Entry::candidate)
+        self.entries.keys().filter_map(|id| self.taker(id))
+    }
+
+    fn taker(&self, id: &OriginId) -> Option<Candidate<'_>> {
+        let entry = self.entries.get(id).filter(|entry| entry.state == State::Up && !entry.is_draining)?;
+        Some(entry.candidate(self.pending.streams_of(id)))
     }
 
     fn why_none(&self) -> Refusal {

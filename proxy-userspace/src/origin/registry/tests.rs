@@ -189,6 +189,22 @@ fn a_heartbeat_and_a_probe_bring_a_silent_origin_back() {
 }
 
 #[test]
+fn silence_does_not_count_while_nobody_can_be_heard_but_probes_do() {
+    let mut script = Script::with_up(&["one", "two"]);
+    script.at(TTL - 1);
+    script.origins.excuse_silence(script.now());
+    assert_eq!(script.at(2 * TTL - 2).sweep(), []);
+    script.fail("two", "1");
+    assert_eq!(script.fail("two", "1"), Some(OriginEvent::Down(id("two", "1"))));
+    let age = script.origins.list(script.now())[0].heartbeat_age;
+    assert_eq!(age, (2 * TTL - 2) as f64, "what is shown is the truth");
+    assert_eq!(script.at(2 * TTL - 1).sweep(), [OriginEvent::Down(id("one", "1"))]);
+    script.origins.excuse_silence(script.now());
+    assert_eq!(script.at(3 * TTL - 1).sweep(), []);
+    assert_eq!(script.status("one"), None, "who was given up is not taken back");
+}
+
+#[test]
 fn a_static_origin_never_expires() {
     let mut script = Script::new(SETTINGS);
     script.origins.heartbeat(origin("one", "1"), Terms::default(), Lease::Static, script.now()).unwrap();

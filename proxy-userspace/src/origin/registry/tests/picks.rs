@@ -201,3 +201,24 @@ fn a_stream_of_a_dead_origin_is_picked_anew() {
     script.succeed(&first, "1");
     assert_eq!(script.pick("a").unwrap(), second, "it stays");
 }
+
+#[test]
+fn streams_on_their_way_count_and_go_where_they_were_proposed() {
+    let mut script = Script::with_up(&["one", "two"]);
+    let mut propose = |stream: &str| {
+        let Script { origins, random, .. } = &mut script;
+        let origin = origins.propose(&key(stream), random).unwrap();
+        origins.begin_proposal(&key(stream), &origin.id);
+        origin.server.clone()
+    };
+    let streams: Vec<_> = (0..10).map(|n| n.to_string()).collect();
+    let first: Vec<_> = streams.iter().map(|stream| propose(stream)).collect();
+    assert_eq!(first.iter().filter(|server| *server == "one").count(), 5);
+    let again: Vec<_> = streams.iter().map(|stream| propose(stream)).collect();
+    assert_eq!(again, first);
+    let [stream, server] = [&streams[0], &first[0]];
+    script.fail(server, "1");
+    script.fail(server, "1");
+    let moved = script.origins.propose(&key(stream), &mut script.random).unwrap();
+    assert_ne!(moved.server, *server, "that one is down");
+}
