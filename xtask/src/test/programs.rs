@@ -40,7 +40,7 @@ const MOSTLY_WAITING: [&str; 24] = [
     "webrtc",
 ];
 const LANES: usize = 2;
-const WAITING_TESTS: u8 = 4;
+const WAITING_TESTS: u8 = 3;
 
 fn libtest_arguments(args: &Args) -> Vec<&str> {
     let all = args.all.then_some("--include-ignored");
