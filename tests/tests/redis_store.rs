@@ -4,8 +4,12 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at its first failure")]
 #![expect(clippy::print_stdout, reason = "figures of a run")]
 
+#[path = "../fuzz/src/redis.rs"]
+pub mod fuzz;
+
 use std::{
     collections::HashMap,
+    fs,
     net::{Ipv4Addr, SocketAddr},
     time::{Duration, Instant, SystemTime},
 };
@@ -790,4 +794,14 @@ fn users_log_in_and_what_they_may_not_do_is_said() {
         mute.becomes("refusing", |health| format!("{health:?}").contains("NOPERM")).await;
         assert_eq!(mute.store.origins().await.unwrap().len(), 2, "what its user may do is done");
     });
+}
+
+#[test]
+fn redis_value_corpus_holds() {
+    for file in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/redis_value")).unwrap() {
+        fuzz::value(&fs::read(file.unwrap().path()).unwrap());
+    }
+    let long = "x".repeat(1 << 20);
+    fuzz::value(format!("{{\"server_id\":\"{long}\"}}").as_bytes());
+    fuzz::value("[".repeat(1 << 20).as_bytes());
 }

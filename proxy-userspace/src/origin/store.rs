@@ -93,23 +93,32 @@ pub enum StoreError {
 
 /// Why a value is not what its key should hold.
 #[derive(Debug, thiserror::Error)]
-enum ValueError {
+pub enum ValueError {
+    /// It is longer than so many bytes.
     #[error("it is longer than {0} bytes")]
     TooLong(usize),
+    /// It is no string.
     #[error("it is of another type")]
     Type,
+    /// It is not the JSON that it should be.
     #[error("it cannot be read: {0}")]
     Json(#[from] serde_json::Error),
+    /// It stands under another origin's key.
     #[error("it names another origin than its key")]
     OtherOrigin,
+    /// It stands under another session's key.
     #[error("it names another session than its key")]
     OtherSession,
+    /// An id or the name of a member is empty, too long or has control characters.
     #[error("it holds a name that nobody has")]
     Name,
+    /// It is an origin that could not have registered.
     #[error(transparent)]
     Registration(#[from] RegistrationError),
+    /// It names no stream.
     #[error(transparent)]
     Stream(#[from] StreamUrlError),
+    /// Its ICE credentials are none.
     #[error(transparent)]
     Ice(#[from] IceError),
 }

@@ -52,11 +52,19 @@ pub struct MemberLoad {
 }
 
 impl MemberLoad {
-    pub(super) fn to_json(&self) -> Result<Vec<u8>, ValueError> {
+    /// The value.
+    ///
+    /// # Errors
+    /// When it is longer than what is read.
+    pub fn to_json(&self) -> Result<Vec<u8>, ValueError> {
         bounded(serde_json::to_vec(self)?)
     }
 
-    pub(super) fn parse(value: &[u8]) -> Result<Self, ValueError> {
+    /// Reads the value.
+    ///
+    /// # Errors
+    /// When it is too long, or not what it should be.
+    pub fn parse(value: &[u8]) -> Result<Self, ValueError> {
         if value.len() > MAX_NOTICE {
             return Err(ValueError::TooLong(MAX_NOTICE));
         }
@@ -156,13 +164,18 @@ impl Told {
     }
 }
 
-/// Reads what was published; `None` is `own`'s, or of a kind this version does not know.
-pub(super) fn read(message: &[u8], own: &MemberId) -> Result<Option<Notice>, ValueError> {
-    if message.len() > MAX_NOTICE {
-        return Err(ValueError::TooLong(MAX_NOTICE));
+impl Notice {
+    /// Reads what was published; `None` is `own`'s, or of a kind this version does not know.
+    ///
+    /// # Errors
+    /// When it is too long, or not what it should be.
+    pub fn read(message: &[u8], own: &MemberId) -> Result<Option<Self>, ValueError> {
+        if message.len() > MAX_NOTICE {
+            return Err(ValueError::TooLong(MAX_NOTICE));
+        }
+        let Envelope { from, told } = serde_json::from_slice::<Envelope<Told>>(message)?;
+        if from == *own { Ok(None) } else { told.into_notice() }
     }
-    let Envelope { from, told } = serde_json::from_slice::<Envelope<Told>>(message)?;
-    if from == *own { Ok(None) } else { told.into_notice() }
 }
 
 pub(super) fn fit_id(id: &OriginId) -> Result<(), ValueError> {

@@ -95,7 +95,10 @@ impl SharedSession {
     }
 
     /// What stands under the ufrags.
-    pub(super) fn to_json(&self) -> Result<Vec<u8>, ValueError> {
+    ///
+    /// # Errors
+    /// When it is no JSON, which does not happen.
+    pub fn to_json(&self) -> Result<Vec<u8>, ValueError> {
         let role = match self.role {
             Role::Publisher => RoleJson::Publisher,
             Role::Player => RoleJson::Player,
@@ -112,7 +115,10 @@ impl SharedSession {
 
 impl FoundSession {
     /// Reads the value of the key of `ufrags`.
-    pub(super) fn parse(ufrags: &UfragPair, value: &[u8]) -> Result<Self, ValueError> {
+    ///
+    /// # Errors
+    /// When it is too long, or not what it should be.
+    pub fn parse(ufrags: &UfragPair, value: &[u8]) -> Result<Self, ValueError> {
         if value.len() > MAX_SESSION {
             return Err(ValueError::TooLong(MAX_SESSION));
         }
@@ -135,13 +141,21 @@ impl FoundSession {
 }
 
 impl HlsId {
-    pub(super) fn to_json(&self) -> Result<Vec<u8>, ValueError> {
+    /// The value.
+    ///
+    /// # Errors
+    /// When it is longer than what is read.
+    pub fn to_json(&self) -> Result<Vec<u8>, ValueError> {
         let Self { spbhid, stream, full_url } = self.clone();
         let value = serde_json::to_vec(&HlsJson { spbhid, stream_url: stream.to_string(), full_url })?;
         if value.len() > MAX_HLS { Err(ValueError::TooLong(MAX_HLS)) } else { Ok(value) }
     }
 
-    pub(super) fn parse(value: &[u8]) -> Result<Self, ValueError> {
+    /// Reads the value.
+    ///
+    /// # Errors
+    /// When it is too long, or not what it should be.
+    pub fn parse(value: &[u8]) -> Result<Self, ValueError> {
         if value.len() > MAX_HLS {
             return Err(ValueError::TooLong(MAX_HLS));
         }

@@ -128,7 +128,11 @@ impl StoredOrigin {
         if origin.id() == *id { Ok(origin) } else { Err(ValueError::OtherOrigin) }
     }
 
-    pub(super) fn read(value: &[u8]) -> Result<Self, ValueError> {
+    /// Reads the value of any origin's key.
+    ///
+    /// # Errors
+    /// When it is too long, or not what it should be.
+    pub fn read(value: &[u8]) -> Result<Self, ValueError> {
         if value.len() > MAX_ORIGIN {
             return Err(ValueError::TooLong(MAX_ORIGIN));
         }
@@ -139,7 +143,11 @@ impl StoredOrigin {
         Ok(origin)
     }
 
-    pub(super) fn to_json(&self) -> Result<Vec<u8>, ValueError> {
+    /// The value.
+    ///
+    /// # Errors
+    /// When it is longer than what is read.
+    pub fn to_json(&self) -> Result<Vec<u8>, ValueError> {
         let value = serde_json::to_vec(self)?;
         if value.len() > MAX_ORIGIN { Err(ValueError::TooLong(MAX_ORIGIN)) } else { Ok(value) }
     }

@@ -13,7 +13,7 @@ use super::{
     Health, Notice,
     connection::Shared,
     link::{self, Link, Opened},
-    notice, scripts,
+    scripts,
 };
 
 /// The first pause between attempts to connect, which doubles up to [`LONGEST_PAUSE`].
@@ -84,7 +84,7 @@ impl Shared {
     }
 
     fn take(&self, message: &[u8], outbox: &mut Outbox) {
-        match notice::read(message, &self.member) {
+        match Notice::read(message, &self.member) {
             Ok(Some(notice)) => self.send(outbox, notice),
             Ok(None) => {}
             Err(reason) => self.poisoned(&self.keys.channel(), &reason),

@@ -26,10 +26,15 @@ fn load() -> MemberLoad {
 #[track_caller]
 fn arrives(told: &Told, notice: Notice) {
     let json = told.to_json(&member("a")).unwrap();
-    assert_eq!(read(&json, &member("b")).unwrap(), Some(notice), "{}", String::from_utf8_lossy(&json));
-    assert_eq!(read(&json, &member("a")).unwrap(), None, "one's own");
+    assert_eq!(
+        Notice::read(&json, &member("b")).unwrap(),
+        Some(notice),
+        "{}",
+        String::from_utf8_lossy(&json)
+    );
+    assert_eq!(Notice::read(&json, &member("a")).unwrap(), None, "one's own");
     for cut in 0..json.len() {
-        assert!(read(&json[..cut], &member("b")).is_err(), "{cut}");
+        assert!(Notice::read(&json[..cut], &member("b")).is_err(), "{cut}");
     }
 }
 
@@ -59,9 +64,12 @@ fn a_notice_looks_like_this() {
 #[test]
 fn kinds_and_members_of_later_versions_are_ignored() {
     let later = br#"{"from":"a","kind":"moon_phase","phase":3}"#;
-    assert_eq!(read(later, &member("b")).unwrap(), None);
+    assert_eq!(Notice::read(later, &member("b")).unwrap(), None);
     let more = br#"{"from":"a","kind":"draining","origin":"s-v-1","on":false,"by":"me"}"#;
-    assert_eq!(read(more, &member("b")).unwrap(), Some(Notice::Draining { origin: origin(), on: false }));
+    assert_eq!(
+        Notice::read(more, &member("b")).unwrap(),
+        Some(Notice::Draining { origin: origin(), on: false })
+    );
 }
 
 #[test]
@@ -76,9 +84,9 @@ fn nonsense_is_refused() {
         r#"{"from":"a","kind":"origin","origin":{"ip":"10.0.0.9"}}"#,
         r#"{"from":"a","kind":"load","load":{"member":"a b","sessions":{}}}"#,
     ] {
-        assert!(read(text.as_bytes(), &member("b")).is_err(), "{text}");
+        assert!(Notice::read(text.as_bytes(), &member("b")).is_err(), "{text}");
     }
-    assert!(matches!(read(&vec![b' '; MAX_NOTICE + 1], &member("b")), Err(ValueError::TooLong(_))));
+    assert!(matches!(Notice::read(&vec![b' '; MAX_NOTICE + 1], &member("b")), Err(ValueError::TooLong(_))));
 }
 
 #[test]
@@ -100,7 +108,7 @@ fn a_load_comes_back_and_nonsense_does_not() {
 proptest! {
     #[test]
     fn no_bytes_panic(bytes: Vec<u8>) {
-        let _ = read(&bytes, &member("b"));
+        let _ = Notice::read(&bytes, &member("b"));
         let _ = MemberLoad::parse(&bytes);
     }
 }
