@@ -24,8 +24,7 @@ struct Proposal {
 impl Pending {
     /// Another one waits for the answer.
     pub(super) fn begin(&mut self, stream: &StreamKey, origin: &OriginId) {
-        let before = self.proposals.remove(stream);
-        let waiting = before.map_or(0, |before| self.forget(&before));
+        let waiting = self.remove(stream).map_or(0, |before| before.waiting);
         *self.streams.entry(origin.clone()).or_default() += 1;
         self.proposals.insert(stream.clone(), Proposal { origin: origin.clone(), waiting: waiting + 1 });
     }
@@ -34,10 +33,8 @@ impl Pending {
     pub(super) fn end(&mut self, stream: &StreamKey) {
         let Some(proposal) = self.proposals.get_mut(stream) else { return };
         proposal.waiting -= 1;
-        if proposal.waiting == 0
-            && let Some(ended) = self.proposals.remove(stream)
-        {
-            self.forget(&ended);
+        if proposal.waiting == 0 {
+            self.remove(stream);
         }
     }
 
@@ -49,14 +46,15 @@ impl Pending {
         self.streams.get(origin).copied().unwrap_or(0)
     }
 
-    fn forget(&mut self, proposal: &Proposal) -> usize {
+    fn remove(&mut self, stream: &StreamKey) -> Option<Proposal> {
+        let proposal = self.proposals.remove(stream)?;
         if let Some(streams) = self.streams.get_mut(&proposal.origin) {
             *streams -= 1;
             if *streams == 0 {
                 self.streams.remove(&proposal.origin);
             }
         }
-        proposal.waiting
+        Some(proposal)
     }
 }
 

@@ -226,12 +226,17 @@ impl Origins {
     }
 
     fn takers(&self) -> impl Iterator<Item = Candidate<'_>> {
-        self.entries.keys().filter_map(|id| self.taker(id))
+        self.entries.values().filter_map(|entry| self.candidate(entry))
     }
 
     fn taker(&self, id: &OriginId) -> Option<Candidate<'_>> {
-        let entry = self.entries.get(id).filter(|entry| entry.state == State::Up && !entry.is_draining)?;
-        Some(entry.candidate(self.pending.streams_of(id)))
+        self.candidate(self.entries.get(id)?)
+    }
+
+    /// An origin that takes streams.
+    fn candidate<'a>(&self, entry: &'a Entry) -> Option<Candidate<'a>> {
+        let takes = entry.state == State::Up && !entry.is_draining;
+        takes.then(|| entry.candidate(self.pending.streams_of(&entry.origin.id)))
     }
 
     fn why_none(&self) -> Refusal {
