@@ -111,10 +111,10 @@ fn defect_11_an_origin_that_is_gone_by_the_time_of_the_answer_is_not_proposed_ag
     let redis = Redis::start(&namespace, PORT, &[]).unwrap();
     within(&namespace, async || {
         // What is known has to be asked for again soon.
-        let Member { registry, .. } = &Member::start(&[("PROXY_PICK_TTL", "2s")]).await;
-        for server in ["one", "two"] {
-            registry.register(named(server), Terms::default()).await.unwrap();
-        }
+        let member = Member::start(&[("PROXY_PICK_TTL", "2s")]).await;
+        member.register("one").await;
+        member.register("two").await;
+        let registry = &member.registry;
         let first = registry.pick(&stream("s")).await.unwrap();
         sleep(LIFE / 3).await;
         redis.signal(Signal::STOP).unwrap();
